@@ -1,0 +1,133 @@
+"""The one gate: raw credentials and a route's rule -> who is calling, or a GatewayError.
+
+Order, always: a credential is found, verified, alive, allowed. The data plane takes the steps one by
+one without a task (`identify`, `ask`, `settle`); everyone else awaits `admit`, which is the same steps.
+The gate never sees a body, never writes an answer and never lets an exception of another kind out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from gateway.errors import GatewayError, InvalidToken, MissingToken, RevokedToken, StoreUnavailable
+from gateway.sessions.liveness import Liveness, Verdict
+from gateway.tokens.access import AccessRule, decide
+from gateway.tokens.claims import Claims
+
+ALIVE = int(Verdict.ALIVE)
+ENDED = int(Verdict.ENDED)
+
+
+class Verifier(Protocol):
+    def verify(self, token: bytes, now: float) -> Claims: ...
+
+
+class Gate:
+    """Finds, verifies and checks the credential of a request.
+
+    `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
+    what makes the refresh token handed out with it count as used (rotation table).
+    """
+
+    __slots__ = ("_clock", "_liveness", "_mark_used", "_marking", "_verifier")
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        liveness: Liveness,
+        mark_used: Callable[[str, int], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._verifier = verifier
+        self._liveness = liveness
+        self._mark_used = mark_used
+        self._clock = clock
+        self._marking: set[asyncio.Task[None]] = set()
+
+    def identify(self, authorization: bytes | None) -> Claims | None:
+        """Return the claims of an `Authorization` value, None where it carries no bearer token.
+
+        Raises InvalidToken or ExpiredToken. Says nothing yet about the session.
+        """
+        if authorization is None:
+            return None
+        token = authorization[7:] if authorization[:7] == b"Bearer " else bearer_token(authorization)
+        if token is None:
+            return None
+        return self._verifier.verify(token, self._clock())
+
+    def ask(self, claims: Claims, answer: Callable[[int], None]) -> None:
+        """Ask the store whether the session lives; `answer(verdict)` comes later, exactly once."""
+        keys = claims.memo.get("live")
+        if keys is None:
+            keys = claims.memo["live"] = self._liveness.keys(claims.sid, claims.jti)
+        self._liveness.ask(keys, answer)
+
+    def settle(self, claims: Claims | None, rule: AccessRule, verdict: int) -> None:
+        """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass."""
+        if verdict != ALIVE:
+            raise RevokedToken() if verdict == ENDED else StoreUnavailable("live check")
+        if rule.auth != "none":
+            decide(claims, rule)
+        if claims is not None and claims.n > 0 and "used" not in claims.memo:
+            self._mark(claims)
+
+    async def admit(self, headers: Iterable[tuple[bytes, bytes]], rule: AccessRule) -> Claims | None:
+        """Take every step for a request with these (lower-case name, value) headers.
+
+        Returns None for an anonymous caller that the rule allows. Raises GatewayError.
+        """
+        if rule.auth == "none":
+            return None
+        claims = self.identify(only_authorization(headers))
+        verdict = ALIVE
+        if claims is not None and rule.live:
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self.ask(claims, lambda v: None if future.done() else future.set_result(v))
+            verdict = await future
+        self.settle(claims, rule, verdict)
+        return claims
+
+    def _mark(self, claims: Claims) -> None:
+        claims.memo["used"] = True
+        task = asyncio.get_running_loop().create_task(self._mark_now(claims))
+        self._marking.add(task)  # the loop keeps only weak references to tasks
+        task.add_done_callback(self._marking.discard)
+
+    async def _mark_now(self, claims: Claims) -> None:
+        try:
+            await self._mark_used(claims.sid, claims.n)
+        except GatewayError:
+            claims.memo.pop("used", None)  # the next request with this token tries again
+
+
+def bearer_token(authorization: bytes) -> bytes | None:
+    """Return the token of an `Authorization` value whose scheme is Bearer in any case (RFC 9110 11.1).
+
+    None for another scheme: such a request presents no access token. Raises InvalidToken for a value
+    that has no scheme at all, which can only be a token in the wrong place.
+    """
+    scheme, space, rest = authorization.partition(b" ")
+    if not space:
+        if scheme.lower() == b"bearer":
+            raise InvalidToken("no token after the scheme")
+        raise InvalidToken("no scheme before the token")
+    return rest.strip(b" ") if scheme.lower() == b"bearer" else None
+
+
+def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the single `Authorization` value. Raises InvalidToken where there are several."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) > 1:
+        raise InvalidToken("several Authorization headers")
+    return values[0] if values else None
+
+
+def require(claims: Claims | None) -> Claims:
+    """Return claims that must be there. Raises MissingToken."""
+    if claims is None:
+        raise MissingToken
+    return claims

@@ -1,0 +1,12 @@
+"""The data plane: requests in, checked, and on to a backend, and their answers back.
+
+protocol   the uvicorn HTTP protocol class: one client connection; API paths go to ASGI, routes upstream
+exchange   one request and its answer, in flight
+control    one request of the control plane, handed to the ASGI application
+headers    what becomes of each header on the way through: pure functions over raw headers
+paths      the one normal form of a path, and which paths are refused: pure
+routes     the compiled route table: pure
+upstream   pools of upstream connections
+wheel      one timer for every deadline of a worker
+plane      what all connections of a worker share
+"""

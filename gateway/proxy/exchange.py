@@ -1,0 +1,528 @@
+"""One request and its answer, in flight.
+
+Laws:
+- A request reaches a backend only through `_settled`: found, verified, alive, allowed (the gate).
+- It is sent again only where no byte of it had gone out, or where a kept connection broke before any
+  answer and the method is safe (contract 6.7; RFC 9110 9.2.1, RFC 9112 9.3.1).
+- Bodies flow both ways as they come; whoever is slower pauses the other side.
+
+States:  checking -> connecting -> sending -> answering -> done.  `refuse` leads to done from each of them
+before the answer's head is out; after that there is only `abort`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError, answer
+from gateway.gate import ALIVE
+from gateway.proxy.headers import (
+    AUTHORIZATION,
+    CODING,
+    CONNECTION,
+    COOKIE,
+    DROP,
+    EXPECT,
+    FORWARDED,
+    HOST,
+    LENGTH,
+    REQUEST_ID,
+    forwarded_block,
+    nominated,
+    strip_cookies,
+    without,
+)
+from gateway.proxy.routes import Route, check_method
+from gateway.tokens.claims import Claims
+
+if TYPE_CHECKING:
+    from gateway.proxy.protocol import GatewayProtocol
+
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
+HELD_BODY = 65536  # request body held while the gate or the pool decides
+DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
+REASONS = {
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)\Z", re.IGNORECASE)
+
+
+class Answering(Protocol):
+    """What a connection asks of whatever answers a request. `left` is the body's rest, 0 where unknown."""
+
+    left: int
+
+    def start(self) -> None: ...
+    def body(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def client_gone(self) -> None: ...
+    def client_slow(self) -> None: ...
+    def client_ready(self) -> None: ...
+    def on_deadline(self) -> None: ...
+    def broken(self, error: GatewayError) -> None: ...
+
+
+class Head:
+    """A request head, read and routed, nothing decided yet.
+
+    `length` is the Content-Length, -1 where there is none. `path` is normal; `query` keeps its `?`.
+    """
+
+    __slots__ = ("chunked", "headers", "host", "http11", "keep_alive", "length", "method", "path", "query", "route")
+
+    def __init__(self, method: bytes, http11: bool, keep_alive: bool, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.http11 = http11
+        self.keep_alive = keep_alive
+        self.headers = headers
+        self.host = self.path = self.query = b""
+        self.length = -1
+        self.chunked = False
+        self.route: Route = None  # type: ignore[assignment]  # set by read_head
+
+
+def read_head(protocol: GatewayProtocol, method: bytes, version: str, keep_alive: bool) -> Head:
+    """Return the head of the request just parsed. Raises BadRequest, NoRoute or MethodNotAllowed."""
+    if version not in ("1.1", "1.0"):
+        raise errors.BadRequest("version")
+    if method == b"CONNECT":
+        raise errors.BadRequest("CONNECT")
+    head = Head(method, version == "1.1", keep_alive, protocol.headers)
+    _read_fields(head)
+    target = protocol.url
+    if target[:1] != b"/":
+        target = _absolute(head, target)
+    path, mark, query = target.partition(b"?")
+    head.query = mark + query
+    if b"#" in query:
+        raise errors.BadRequest("fragment")
+    head.route, head.path = protocol.plane.table.find(head.host, path)
+    check_method(head.route, method)
+    return head
+
+
+def _read_fields(head: Head) -> None:
+    """Read what frames and addresses the request (RFC 9112 3.2 and 6)."""
+    hosts = 0
+    for name, value in head.headers:
+        length = len(name)
+        if length == 4 and name.lower() == b"host":
+            hosts += 1
+            head.host = value
+        elif length == 14 and name.lower() == b"content-length":
+            head.length = int(value)
+        elif length == 17 and name.lower() == b"transfer-encoding":
+            if value.lower() != b"chunked" or not head.http11:
+                raise errors.BadRequest("transfer coding")
+            head.chunked = True
+    if hosts > 1 or (hosts == 0 and head.http11):
+        raise errors.BadRequest("host")
+    if hosts and not _HOST.match(head.host):
+        raise errors.BadRequest("host")
+
+
+def _absolute(head: Head, target: bytes) -> bytes:
+    """Return the origin form of an absolute one, whose authority must be the Host (RFC 9112 3.2.2)."""
+    match = _ABSOLUTE.match(target)
+    if match is None or match[1].lower() != head.host.lower():
+        raise errors.BadRequest("target")
+    rest = match[2]
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
+def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool = False) -> bytes:
+    """Return an error as the bytes of a whole HTTP/1.1 answer."""
+    status, headers, body = answer(error, realm)
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"Error"))]
+    lines += [b"%b: %b\r\n" % header for header in headers]
+    lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    if not head_only:
+        lines.append(body)
+    return b"".join(lines)
+
+
+class Refusal:
+    """A request that cannot even be routed: answered in its turn, its body dropped."""
+
+    __slots__ = ("_error", "_keep_alive", "_protocol", "left")
+
+    def __init__(self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._error = error
+        self._keep_alive = keep_alive
+        self.left = 0
+
+    def start(self) -> None:
+        protocol = self._protocol
+        protocol.plane.meters.rejected("", self._error.code)
+        protocol.transport.write(render(self._error, protocol.plane.realm, keep_alive=self._keep_alive))
+        protocol.finished(self._keep_alive)
+
+    def body(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def client_gone(self) -> None: ...
+    def client_slow(self) -> None: ...
+    def client_ready(self) -> None: ...
+    def on_deadline(self) -> None: ...
+    def broken(self, error: GatewayError) -> None: ...
+
+
+class Exchange:
+    """One proxied request. `upstream` is its connection to the backend while it has one."""
+
+    __slots__ = (
+        "answered",
+        "authorization",
+        "claims",
+        "discarded",
+        "done",
+        "expecting",
+        "head",
+        "held",
+        "held_bytes",
+        "hop",
+        "keep_alive",
+        "left",
+        "lines",
+        "plane",
+        "protocol",
+        "received",
+        "request_id",
+        "retried",
+        "route",
+        "sent",
+        "started",
+        "status",
+        "upstream",
+        "whole",
+    )
+
+    def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
+        self.protocol = protocol
+        self.plane = protocol.plane
+        self.head = head
+        self.route = head.route
+        self.left = head.length if head.length > 0 else 0
+        self.whole = self.done = self.answered = self.expecting = self.retried = self.sent = False
+        self.keep_alive = head.keep_alive
+        self.held: list[bytes] = []
+        self.held_bytes = self.received = self.discarded = self.status = 0
+        self.authorization: bytes | None = None
+        self.claims: Claims | None = None
+        self.upstream: Any = None
+        self.lines: list[bytes] = []
+        self.request_id = self.hop = b""
+        self.started = protocol.loop.time()
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.head.method.decode()} {self.route.name} status={self.status}>"
+
+    # --- the gate ---
+
+    def start(self) -> None:
+        self.protocol.deadline = 0.0  # the live check and the pool have time limits of their own
+        try:
+            if self.plane.max_body_bytes and self.head.length > self.plane.max_body_bytes:
+                raise errors.BodyTooLarge("content-length")
+            self._pass_headers()
+            rule = self.route.rule
+            if rule.auth == "none":
+                self._forward()
+                return
+            claims = self.claims = self.plane.gate.identify(self.authorization)
+        except GatewayError as error:
+            self.refuse(error)
+            return
+        if claims is not None and rule.live:
+            self.plane.gate.ask(claims, self._settled)
+        else:
+            self._settled(ALIVE)
+
+    def _settled(self, verdict: int) -> None:
+        if self.done:
+            return
+        try:
+            self.plane.gate.settle(self.claims, self.route.rule, verdict)
+        except GatewayError as error:
+            self.refuse(error)
+        else:
+            self._forward()
+
+    # --- the request head ---
+
+    def _pass_headers(self) -> None:
+        """Sort the client's headers into what the backend gets. Raises InvalidToken."""
+        lines = self.lines
+        kinds = self.plane.kinds
+        for header in self.head.headers:
+            kind = kinds[header[0]]
+            if not kind:
+                lines += (header[0], b": ", header[1], b"\r\n")
+            elif kind != DROP:
+                self._special(kind, header[0], header[1])
+
+    def _special(self, kind: int, name: bytes, value: bytes) -> None:
+        if kind == HOST or kind == LENGTH:
+            self.lines += (name, b": ", value, b"\r\n")
+        elif kind == CONNECTION:
+            if value.lower() != b"keep-alive":
+                self.hop += b"," + value
+        elif kind == EXPECT:
+            self.expecting = True
+            self.lines += (name, b": ", value, b"\r\n")
+        elif kind == AUTHORIZATION:
+            if self.authorization is not None:
+                raise errors.InvalidToken("several Authorization headers")
+            self.authorization = value
+            if self.route.forward_authorization:
+                self.lines += (name, b": ", value, b"\r\n")
+        elif kind == COOKIE:
+            rest = strip_cookies(value, self.plane.own_cookies)
+            if rest:
+                self.lines += (name, b": ", rest, b"\r\n")
+        elif kind == CODING:
+            self.lines += (b"Transfer-Encoding", b": ", b"chunked", b"\r\n")
+        elif kind == REQUEST_ID and self.plane.valid_request_id(value):
+            self.request_id = value
+
+    def _head_bytes(self) -> bytes:
+        head, plane, protocol = self.head, self.plane, self.protocol
+        lines = self.lines
+        claims = self.claims
+        identity = b""
+        if claims is not None:
+            identity = claims.memo.get("identity")
+            if identity is None:
+                identity = claims.memo["identity"] = plane.identity(claims)
+        if self.hop:
+            lines = without(lines, nominated(self.hop) - PROTECTED)
+        host = head.host if head.host else self.upstream.authority
+        parts = [head.method, b" ", self.route.target(head.path), head.query, b" HTTP/1.1\r\n", *lines]
+        if not head.host:
+            parts.append(b"Host: %b\r\n" % host)
+        parts += (
+            protocol.forwarded if not protocol.trusted else self._forwarded(),
+            b"X-Forwarded-Host: ",
+            host,
+            b"\r\nX-Request-Id: ",
+            self.request_id or plane.request_id(),
+            b"\r\n",
+            identity,
+            b"\r\n",
+        )
+        return b"".join(parts)
+
+    def _forwarded(self) -> bytes:
+        """Extend what a trusted proxy in front said of the client."""
+        kinds = self.plane.kinds
+        said = {name.lower(): value for name, value in self.head.headers if kinds[name] == FORWARDED}
+        scheme = said.get(b"x-forwarded-proto", b"")
+        scheme = scheme if scheme in (b"http", b"https") else self.protocol.scheme
+        return forwarded_block(self.protocol.client_host.encode(), scheme, said.get(b"x-forwarded-for", b""))
+
+    # --- to the backend ---
+
+    def _forward(self) -> None:
+        self.route.upstream.acquire(self)
+
+    def connected(self, upstream: Any) -> None:
+        """A connection is ours: send what there is (called by the pool)."""
+        self.upstream = upstream
+        transport = upstream.transport
+        transport.write(self._head_bytes())
+        if self.held:
+            for piece in self.held:
+                self._send(piece)
+            self.held = []
+            self.protocol.resume_reading()
+        self.sent = True
+        if self.whole:
+            self._sent_all()
+        else:
+            self.protocol.wait_for(self.route.idle_timeout)
+
+    def _send(self, piece: bytes) -> None:
+        transport = self.upstream.transport
+        if self.head.chunked:
+            transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+        else:
+            transport.write(piece)
+
+    def _sent_all(self) -> None:
+        if self.head.chunked:
+            self.upstream.transport.write(b"0\r\n\r\n")
+        self.protocol.wait_for(self.route.response_timeout if not self.answered else self.route.idle_timeout)
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's body (called by the connection)."""
+        self.received += len(data)
+        if self.left:
+            self.left -= len(data)
+        if self.done:
+            self._discard(len(data))
+        elif 0 < self.plane.max_body_bytes < self.received:
+            self.broken(errors.BodyTooLarge("body"))
+        elif self.upstream is not None and self.sent:
+            self._send(data)
+            self.protocol.wait_for(self.route.idle_timeout)
+        else:
+            self.held.append(data)
+            self.held_bytes += len(data)
+            if self.held_bytes > HELD_BODY:
+                self.protocol.pause_reading()
+
+    def end(self) -> None:
+        """The request has been read to its end (called by the connection)."""
+        self.whole = True
+        if self.done:
+            self.protocol.finished(self.keep_alive)
+        elif self.upstream is not None and self.sent:
+            self._sent_all()
+
+    def _discard(self, size: int) -> None:
+        self.discarded += size
+        if self.discarded > DISCARD:
+            self.protocol.close_gracefully()
+
+    def retriable(self) -> bool:
+        """True while sending the request again could have no second effect."""
+        return self.whole and self.head.method in SAFE and not self.received and not self.answered
+
+    # --- from the backend (called by the upstream connection) ---
+
+    def responding(self, status: int) -> bool:
+        """The answer's head is here; return whether the client's connection stays open after it."""
+        self.answered = True
+        self.status = status
+        if not self.whole:  # an early answer: the rest of the request is not waited for
+            self.keep_alive = False
+        self.protocol.deadline = 0.0
+        self.protocol.wait_for(self.route.idle_timeout)
+        return self.keep_alive and not self.plane.draining
+
+    def progressed(self) -> None:
+        """Something came: the next piece has its full time again."""
+        self.protocol.deadline = self.protocol.loop.time() + self.route.idle_timeout
+
+    def responded(self) -> None:
+        """The answer has been passed on to its end."""
+        self.upstream = None
+        self._count(self.status)
+        self.done = True
+        if self.whole:
+            self.protocol.finished(self.keep_alive)
+        else:
+            self.protocol.active = None
+            self.protocol.close_gracefully()
+
+    def upstream_lost(self, error: GatewayError, *, reused: bool) -> None:
+        """The connection broke, or what came was not HTTP."""
+        self.upstream = None
+        if self.done:
+            return
+        if reused and not self.retried and self.retriable() and isinstance(error, errors.UpstreamUnreachable):
+            self.retried = True
+            self.route.upstream.acquire(self, fresh=True)
+            return
+        self.plane.meters.upstream_error(self.route.name, error.code)
+        if self.answered:
+            self.abort()
+        else:
+            self.refuse(error)
+
+    # --- other ends ---
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with an error of ours; the answer's head must not be out yet."""
+        self._release()
+        self.done = True
+        self.plane.meters.rejected(self.route.name, error.code)
+        self._count(error.status)
+        # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
+        unsure = self.expecting and not self.whole
+        self.keep_alive = self.keep_alive and not unsure and self.left <= DISCARD and not self.plane.draining
+        protocol = self.protocol
+        if protocol.closed:
+            return
+        keep, head_only = self.keep_alive, self.head.method == b"HEAD"
+        protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only))
+        self.held = []
+        if self.whole or not keep:
+            protocol.finished(keep)
+        else:  # read the rest of the body, so that the connection can be kept
+            protocol.resume_reading()
+            protocol.wait_for(self.plane.header_timeout)
+
+    def broken(self, error: GatewayError) -> None:
+        """The request's body cannot be read on: malformed, or too large."""
+        self.keep_alive = False
+        if self.answered:
+            self.abort()
+        elif not self.done:
+            self.refuse(error)
+        else:
+            self.protocol.close_gracefully()
+
+    def abort(self) -> None:
+        """End both connections: the answer cannot be completed, and the client must see that."""
+        self._release()
+        if not self.done:
+            self.done = True
+            self._count(self.status)
+        self.protocol.transport.abort()
+
+    def client_gone(self) -> None:
+        self._release()
+        if not self.done:
+            self.done = True
+            self._count(499)  # nginx's word for a client that closed before the answer
+
+    def client_slow(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause_reading()
+
+    def client_ready(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume_reading()
+            self.protocol.wait_for(self.route.idle_timeout)
+
+    def on_deadline(self) -> None:
+        if self.done:  # the rest of a refused request did not come
+            self.protocol.close_gracefully()
+        elif self.answered:
+            self.abort()
+        elif not self.whole and not self.protocol.read_paused:
+            self.keep_alive = False
+            self.refuse(errors.RequestTimeout("body"))
+        else:
+            self.plane.meters.upstream_error(self.route.name, "upstream_timeout")
+            self.refuse(errors.UpstreamTimeout("response head"))
+
+    def _release(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+
+    def _count(self, status: int) -> None:
+        meter = self.route.meter
+        if meter is not None:
+            meter.done(status, self.protocol.loop.time() - self.started)
+
+
+# Headers that a `Connection` value cannot make hop-by-hop here: they frame, address or guard the request.
+PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"expect"})
+

@@ -1,0 +1,205 @@
+"""What becomes of each header on its way through the gateway: pure functions over raw headers.
+
+A header is classified once by its name as it came (any case, `_` or `-`) and the class is remembered,
+so that on the hot path a header costs one dictionary look-up. Nothing here trusts a client:
+identity headers, forwarded headers and the gateway's own are dropped on the way in whatever their
+spelling (contract 6.6; CVE-2025-64484 is the `_` for `-` of a peer).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+# What happens to a request header. PASS is 0 so that the hot path asks `if kind`.
+PASS, DROP, HOST, AUTHORIZATION, COOKIE, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, REQUEST_ID, FORWARDED = range(12)
+
+# RFC 9110 7.6.1, and what proxies before it used. Trailer goes because trailers of requests are not passed.
+HOP_BY_HOP = frozenset(
+    {b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"te", b"trailer"}
+)
+SPECIAL = {
+    b"host": HOST,
+    b"authorization": AUTHORIZATION,
+    b"cookie": COOKIE,
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"x-request-id": REQUEST_ID,
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+}
+# Headers by which a client could pretend to have been forwarded by someone; a WSGI or CGI backend cannot tell
+# `X_Forwarded_For` from `X-Forwarded-For`.
+FORGEABLE = (b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-original-", b"x-gateway-")
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_MEMORY = 4096
+
+
+class RequestKinds(dict[bytes, int]):
+    """Header name as it came -> what happens to it. Remembers at most a few thousand names."""
+
+    def __init__(self, identity_names: Iterable[bytes]) -> None:
+        super().__init__()
+        self._identity = frozenset(name.lower().replace(b"_", b"-") for name in identity_names)
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self.classify(name)
+        if len(self) < _MEMORY:
+            self[name] = kind
+        return kind
+
+    def classify(self, name: bytes) -> int:
+        """Return the kind of a header name in any spelling."""
+        lower = name.lower()
+        if lower in SPECIAL:
+            return SPECIAL[lower]
+        dashed = lower.replace(b"_", b"-")
+        if lower in HOP_BY_HOP or dashed in self._identity or dashed in SPECIAL:
+            return DROP
+        return DROP if dashed.startswith(FORGEABLE) else PASS
+
+
+# What happens to a response header.
+R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION = range(5)
+_RESPONSE = {
+    b"content-length": R_LENGTH,
+    b"transfer-encoding": R_CODING,
+    b"connection": R_CONNECTION,
+    b"keep-alive": R_DROP,
+    b"proxy-connection": R_DROP,
+    b"te": R_DROP,
+    b"trailer": R_DROP,
+    b"upgrade": R_DROP,
+    b"x-gateway-error": R_DROP,  # only the gateway says that an answer is its own
+}
+
+
+class ResponseKinds(dict[bytes, int]):
+    """The same for the headers of a backend's answer."""
+
+    def __missing__(self, name: bytes) -> int:
+        kind = _RESPONSE.get(name.lower(), R_PASS)
+        if len(self) < _MEMORY:
+            self[name] = kind
+        return kind
+
+
+def nominated(value: bytes) -> frozenset[bytes]:
+    """Return the header names that a `Connection` value makes hop-by-hop (RFC 9110 7.6.1), lower case."""
+    return frozenset(part.strip(b" \t").lower() for part in value.split(b",")) - {b"", b"close", b"keep-alive"}
+
+
+def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """Return header lines (four pieces each: name, ": ", value, CRLF) less those with one of `names`."""
+    kept: list[bytes] = []
+    for at in range(0, len(lines), 4):
+        if lines[at].lower() not in names:
+            kept += lines[at : at + 4]
+    return kept
+
+
+def strip_cookies(value: bytes, names: Iterable[bytes]) -> bytes:
+    """Return a `Cookie` value without the cookies of these names; the others stay byte for byte."""
+    prefixes = tuple(name + b"=" for name in names)
+    kept = [part for part in value.split(b";") if not part.strip(b" \t").startswith(prefixes)]
+    return b";".join(kept).strip(b" \t")
+
+
+def cookie(values: Iterable[bytes], name: bytes) -> list[bytes]:
+    """Return every value that the `Cookie` headers hold under `name` (more than one smells of tossing)."""
+    prefix = name + b"="
+    parts = (part.strip(b" \t") for value in values for part in value.split(b";"))
+    return [part[len(prefix) :] for part in parts if part.startswith(prefix)]
+
+
+def forwarded_block(client: bytes, scheme: bytes, chain: bytes = b"") -> bytes:
+    """Return the `X-Forwarded-For` and `-Proto` lines; `chain` is what a trusted proxy had put before."""
+    before = chain + b", " if chain else b""
+    return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n" % (before, client, scheme)
+
+
+def client_address(chain: str, peer: str, trusts: Callable[[str], bool]) -> str:
+    """Return the last address of an `X-Forwarded-For` chain that no trusted proxy has.
+
+    Read from the right, because everything left of an untrusted address is what that one claimed.
+    """
+    address = peer
+    for hop in reversed([part.strip() for part in chain.split(",") if part.strip()]):
+        try:
+            ipaddress.ip_address(hop)
+        except ValueError:
+            break
+        address = hop
+        if not trusts(hop):
+            break
+    return address
+
+
+def identity_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return identity headers as the bytes of a head."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def identity_headers(spec: Mapping[str, str], raw: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return (name, value) for each header of `spec` (header = claim) whose claim the token has.
+
+    A claim may be a dotted path (`realm_access.roles`). Values are made safe by `encode_claim`.
+    """
+    found = ((name, claim_at(raw, path)) for name, path in spec.items())
+    return [(name.encode("ascii"), encode_claim(value)) for name, value in found if value is not None]
+
+
+def claim_at(raw: Mapping[str, Any], path: str) -> Any:
+    """Return the claim at a name, or at a dotted path where no claim has the whole name; None if absent."""
+    if path in raw:
+        return raw[path]
+    value: Any = raw
+    for step in path.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            return None
+        value = value[step]
+    return value
+
+
+def encode_claim(value: Any) -> bytes:
+    """Return a claim as a header value that can only be read one way.
+
+    Strings stand as they are where they can; `%`, control characters, CR, LF and everything outside
+    ASCII are percent-encoded as UTF-8 (RFC 3986 2.1), and so is a comma inside an element of a list,
+    whose elements are joined by commas. Numbers and booleans are written as in JSON, objects as JSON.
+    """
+    if isinstance(value, str):
+        return _encode(value, ",")
+    if isinstance(value, (list, tuple)):
+        return b",".join(_encode(_scalar(element), "") for element in value)
+    return _encode(_scalar(value), ",")
+
+
+def _scalar(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+
+
+def _encode(text: str, also_safe: str) -> bytes:
+    """Edges are encoded too: a parser would strip white space there (RFC 9110 5.5)."""
+    stripped = text.strip(" ")
+    lead = len(text) - len(text.lstrip(" "))
+    trail = len(text) - lead - len(stripped)
+    safe = " !\"#$&'()*+-./:;<=>?@[\\]^_`{|}~" + also_safe
+    # A lone surrogate cannot be encoded as UTF-8; it becomes "?", which no name contains by accident.
+    middle = quote(stripped.encode("utf-8", "replace"), safe=safe)
+    return ("%20" * lead + middle + "%20" * trail).encode("ascii")
+
+
+def valid_name(name: bytes) -> bool:
+    """True for a field name of RFC 9110 5.1."""
+    return _TOKEN.match(name) is not None

@@ -1,0 +1,57 @@
+"""What all connections of a worker share. Built by app.py; replaced piecewise on a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.gate import Gate
+from gateway.proxy.headers import RequestKinds, ResponseKinds
+from gateway.proxy.routes import RouteTable
+from gateway.proxy.wheel import Wheel
+from gateway.tokens.claims import Claims
+
+
+class Meters(Protocol):
+    """What the data plane counts (telemetry.Telemetry)."""
+
+    def rejected(self, route: str, error: str) -> None: ...
+    def upstream_error(self, route: str, kind: str) -> None: ...
+    def connection(self, side: str, change: int) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Plane:
+    """Sizes are bytes, times seconds. `trusts(ip)` tells whether a peer's X-Forwarded-* is believed.
+
+    `identity(claims)` renders the identity headers of a token as head bytes; it is asked once a token.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    table: RouteTable
+    gate: Gate
+    realm: str
+    kinds: RequestKinds
+    identity: Callable[[Claims], bytes]
+    meters: Meters
+    own_cookies: tuple[bytes, ...] = ()
+    trusts: Callable[[str], bool] | None = None
+    request_id: Callable[[], bytes] = lambda: b"-"
+    valid_request_id: Callable[[bytes], bool] = lambda value: True
+    max_header_bytes: int = 32768
+    max_headers: int = 128
+    max_body_bytes: int = 0
+    max_connections: int = 20000
+    header_timeout: float = 10.0
+    keepalive_timeout: float = 75.0
+    draining: bool = False
+    response_kinds: ResponseKinds = field(default_factory=ResponseKinds)
+    wheel: Wheel = field(init=False)
+    control_meter: Any = None
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self.wheel = Wheel(self.loop)

@@ -1,0 +1,382 @@
+"""The uvicorn HTTP protocol class: one client connection.
+
+Laws:
+- It knows bytes, requests in their order, and deadlines. It does not know tokens, routes' rules or backends.
+- Requests are answered in the order they came. One is active; those pipelined behind it wait, and
+  while any waits nothing is read from the socket, so that memory is bounded by one read.
+- A byte sequence that is not strictly HTTP/1.x (RFC 9112) is answered with 400 and the connection ends.
+
+States of a connection:  idle -> head -> active (-> body) -> idle | lingering -> closed
+
+A lingering connection has been answered for the last time while the client may still be sending:
+what comes is dropped, within bounds, because closing at once would reset the answer away (RFC 9112 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.proxy import exchange as exchanges
+from gateway.proxy.control import ControlExchange
+from gateway.proxy.exchange import Exchange, Refusal
+from gateway.proxy.headers import client_address, forwarded_block
+from gateway.proxy.plane import Plane
+
+BODY_HIGH = 65536  # buffered request body that pauses the client
+RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+LINGER_BYTES = 1 << 20
+LINGER_SECONDS = 2.0
+
+
+class GatewayProtocol(asyncio.Protocol):
+    """One client connection. uvicorn makes it and calls `shutdown` when the server drains."""
+
+    __slots__ = (
+        "active",
+        "app",
+        "chunk",
+        "client_host",
+        "closed",
+        "deadline",
+        "due",
+        "flow",
+        "forwarded",
+        "head_bytes",
+        "headers",
+        "in_head",
+        "incoming",
+        "lingering",
+        "loop",
+        "parser",
+        "peer",
+        "plane",
+        "pumping",
+        "queue",
+        "raw_left",
+        "read_paused",
+        "scheme",
+        "server_state",
+        "transport",
+        "trusted",
+        "url",
+        "write_paused",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.plane: Plane = app_state["plane"]
+        self.app = config.loaded_app
+        self.loop = self.plane.loop
+        self.server_state = server_state
+        self.parser: Any = None
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
+        self.flow: FlowControl | None = None
+        self.active: exchanges.Answering | None = None
+        self.incoming: exchanges.Answering | None = None
+        self.queue: deque[exchanges.Answering] | None = None
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
+        self.head_bytes = self.chunk = self.raw_left = 0
+        self.lingering = -1
+        self.deadline = self.due = 0.0
+
+    def __repr__(self) -> str:
+        return f"<GatewayProtocol {self.client_host} active={self.active!r}>"
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        plane = self.plane
+        self.transport = transport
+        self.server_state.connections.add(self)  # type: ignore[arg-type]  # it only calls shutdown()
+        self.parser = httptools.HttpRequestParser(self)
+        self.peer = get_remote_addr(transport)
+        self.client_host = self.peer[0] if self.peer else "unix"
+        self.scheme = b"https" if is_ssl(transport) else b"http"
+        self.trusted = plane.trusts is not None and plane.trusts(self.client_host)
+        self.forwarded = forwarded_block(self.client_host.encode(), self.scheme)
+        plane.meters.connection("client", 1)
+        self.wait_for(plane.header_timeout)
+        if len(self.server_state.connections) > plane.max_connections:
+            self.refuse_connection(errors.Overloaded("connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.deadline = 0.0
+        self.server_state.connections.discard(self)  # type: ignore[arg-type]
+        self.plane.meters.connection("client", -1)
+        if self.flow is not None:
+            self.flow.resume_writing()
+        active, self.active, self.incoming, self.queue = self.active, None, None, None
+        if active is not None:
+            active.client_gone()
+        self.parser = None  # a parser and its protocol hold each other
+
+    def eof_received(self) -> bool:
+        """A client that stopped sending is a client that is gone, as for nginx and Go's net/http."""
+        return False
+
+    def shutdown(self) -> None:
+        """Drain: close when idle, else after the request in flight (called by uvicorn)."""
+        if self.active is None and not self.in_head:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.flow is not None:
+            self.flow.pause_writing()
+        if self.active is not None:
+            self.active.client_slow()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.flow is not None:
+            self.flow.resume_writing()
+        if self.active is not None:
+            self.active.client_ready()
+
+    def pause_reading(self) -> None:
+        if not self.read_paused and not self.closed:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self.closed and not self.queue:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def client_ip(self, headers: list[tuple[bytes, bytes]]) -> str:
+        """Return the address of the client: what trusted proxies in front say, else the peer's."""
+        trusts = self.plane.trusts
+        if not self.trusted or trusts is None:
+            return self.client_host
+        chain = b",".join(value for name, value in headers if name.lower() == b"x-forwarded-for")
+        return client_address(chain.decode("latin-1"), self.client_host, trusts)
+
+    # --- deadlines ---
+
+    def wait_for(self, seconds: float) -> None:
+        """Be called back unless the deadline is moved within so many seconds."""
+        self.deadline = deadline = self.loop.time() + seconds
+        if not self.due or deadline < self.due:
+            self.plane.wheel.watch(self)
+
+    def on_deadline(self, now: float) -> None:
+        if self.closed:
+            return
+        if self.lingering >= 0:
+            self.transport.abort()
+        elif self.active is not None:
+            self.active.on_deadline()
+        elif self.in_head:
+            self.refuse_connection(errors.RequestTimeout("head"))
+        else:
+            self.transport.close()
+
+    # --- bytes in ---
+
+    def data_received(self, data: bytes) -> None:
+        if self.lingering >= 0:
+            self._drop(data)
+            return
+        if self.raw_left:
+            data = self._raw_body(data)
+            if not data:
+                return
+        was_in_head = self.in_head
+        self.chunk = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._after_upgrade(data[stop.args[0] :])
+        except httptools.HttpParserError as error:
+            self._malformed(error)
+            return
+        if self.in_head:
+            self._head_pending(was_in_head)
+        elif self.incoming is not None and self.incoming.left >= RAW_BODY:
+            self.raw_left = self.incoming.left
+
+    def _raw_body(self, data: bytes) -> bytes:
+        """Pass on body bytes of a known length without parsing; return what comes after the body."""
+        incoming, left = self.incoming, self.raw_left
+        rest = data[left:] if len(data) > left else b""
+        body = data[:left] if rest else data
+        self.raw_left = left - len(body)
+        if self.raw_left == 0:  # before the callbacks, which may read on
+            self.parser = httptools.HttpRequestParser(self)
+            self.incoming = None
+        if incoming is not None:
+            incoming.body(body)
+            if self.raw_left == 0:
+                incoming.end()
+        return rest if self.lingering < 0 and not self.closed else b""
+
+    def _head_pending(self, was_in_head: bool) -> None:
+        if was_in_head:
+            self.head_bytes += self.chunk
+        elif self.active is None:
+            self.wait_for(self.plane.header_timeout)  # once a head, so that a slow one cannot extend it
+        if self.head_bytes > self.plane.max_header_bytes:
+            self.refuse_connection(errors.HeadersTooLarge("head size"))
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """The parser stops after a head with `Upgrade`; an upgrade not taken is a plain request (RFC 9110 7.8)."""
+        incoming = self.incoming
+        self.parser = httptools.HttpRequestParser(self)
+        if incoming is not None and incoming.left > 0:
+            self.raw_left = incoming.left
+        if rest and not self.closed and self.lingering < 0:
+            self.data_received(rest)
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        if self.closed or self.lingering >= 0:
+            return
+        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+        refusal = cause if isinstance(cause, GatewayError) else errors.BadRequest(str(error))
+        if cause is not None and not isinstance(cause, GatewayError):
+            raise error  # a defect of ours: the loop's handler logs it and the connection ends
+        if self.incoming is not None and self.incoming is self.active:
+            self.active.broken(refusal)
+        elif self.active is None:
+            self.refuse_connection(refusal)
+        else:  # answer what is in flight, then say what is wrong
+            self.pause_reading()
+            self._queue(Refusal(self, refusal, keep_alive=False))
+
+    # --- the parser's callbacks ---
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.in_head = True
+        self.head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_head:  # trailers of a request are not passed on (RFC 9110 6.5.1 lets us)
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        exchange = self._read_head()
+        self.incoming = exchange
+        if self.active is None:
+            self.active = exchange
+            exchange.start()
+        else:
+            self._queue(exchange)
+
+    def _read_head(self) -> exchanges.Answering:
+        parser = self.parser
+        try:
+            self._check_size()
+            head = exchanges.read_head(self, parser.get_method(), parser.get_http_version(), parser.should_keep_alive())
+        except GatewayError as error:
+            return Refusal(self, error, keep_alive=False)
+        if parser.should_upgrade() and head.chunked:  # its body could not be told from what follows the upgrade
+            return Refusal(self, errors.BadRequest("upgrade with a chunked body"), keep_alive=False)
+        if head.route.upstream is None:
+            return ControlExchange(self, head)
+        return Exchange(self, head)
+
+    def _check_size(self) -> None:
+        if len(self.headers) > self.plane.max_headers:
+            raise errors.HeadersTooLarge("header count")
+        if self.head_bytes + self.chunk > self.plane.max_header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.plane.max_header_bytes:
+                raise errors.HeadersTooLarge("head size")
+
+    def on_body(self, body: bytes) -> None:
+        if self.incoming is not None:
+            self.incoming.body(body)
+
+    def on_message_complete(self) -> None:
+        incoming = self.incoming
+        if incoming is None or (incoming.left > 0 and self.parser.should_upgrade()):
+            return
+        self.incoming = None
+        incoming.end()
+
+    # --- the order of requests ---
+
+    def _queue(self, exchange: exchanges.Answering) -> None:
+        if self.queue is None:
+            self.queue = deque()
+        self.queue.append(exchange)
+        self.pause_reading()
+
+    def finished(self, keep_alive: bool) -> None:
+        """The active request has been read and answered: begin the next one, or end the connection."""
+        self.active = None
+        if self.closed:
+            return
+        if not keep_alive or self.plane.draining:
+            self.close_gracefully()
+        elif self.queue:
+            if not self.pumping:
+                self._pump()
+        else:
+            self.resume_reading()
+            self.wait_for(self.plane.header_timeout if self.in_head else self.plane.keepalive_timeout)
+
+    def _pump(self) -> None:
+        """Start queued requests one after the other, without recursion where they are answered at once."""
+        self.pumping = True
+        try:
+            while self.active is None and self.queue and not self.closed and self.lingering < 0:
+                self.active = self.queue.popleft()
+                self.active.start()
+        finally:
+            self.pumping = False
+        if self.lingering < 0:
+            self.resume_reading()
+
+    # --- the end ---
+
+    def refuse_connection(self, error: GatewayError) -> None:
+        """Answer outside any request and end the connection."""
+        self.plane.meters.rejected("", error.code)
+        self.transport.write(exchanges.render(error, self.plane.realm, keep_alive=False))
+        self.close_gracefully()
+
+    def close_gracefully(self) -> None:
+        """End our side after what is written, then drop what still comes, within bounds."""
+        if self.closed or self.lingering >= 0 or self.transport.is_closing():
+            return
+        self.incoming = None
+        self.queue = None
+        self.raw_left = 0
+        self.lingering = 0
+        if not self.transport.can_write_eof():  # TLS has no half-close
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.resume_reading()
+        self.wait_for(LINGER_SECONDS)
+
+    def _drop(self, data: bytes) -> None:
+        self.lingering += len(data)
+        if self.lingering > LINGER_BYTES:
+            self.transport.abort()

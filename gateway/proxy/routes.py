@@ -1,0 +1,116 @@
+"""The compiled route table: pure.
+
+A route's path is a prefix by whole segments, a trailing slash ignored, as in Kubernetes' Ingress
+(`/foo` meets `/foo`, `/foo/` and `/foo/bar`, not `/foobar`). The longest prefix wins; among equals a
+route that names the request's host wins over one for every host. The gateway's own paths are routes
+of the table too, so that one normal form and one look-up decide who gets a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.errors import BadRequest, MethodNotAllowed, NoRoute
+from gateway.proxy import paths
+from gateway.tokens.access import AccessRule
+
+OPEN = AccessRule(auth="none", roles_any=frozenset(), scopes_all=frozenset(), live=False)
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One route, ready to use. Times are seconds, sizes bytes.
+
+    `upstream` is the pool that serves it, None for the control plane. `meter` counts its answers.
+    """
+
+    name: str
+    path: bytes
+    rule: AccessRule
+    upstream: Any = None
+    meter: Any = None
+    host: bytes = b""
+    methods: frozenset[bytes] = frozenset()
+    strip_prefix: bytes = b""
+    forward_authorization: bool = True
+    response_timeout: float = 30.0
+    idle_timeout: float = 300.0
+    allow: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self.allow = ", ".join(sorted(method.decode() for method in self.methods))
+
+    def __repr__(self) -> str:
+        return f"Route({self.name!r})"
+
+    def target(self, path: bytes) -> bytes:
+        """Return the path that the backend gets for a matched path."""
+        strip = self.strip_prefix
+        if not strip or not path.startswith(strip):
+            return path
+        rest = path[len(strip) :]
+        return rest if rest[:1] == b"/" else b"/" + rest
+
+
+class RouteTable:
+    """Finds the route of (host, path)."""
+
+    __slots__ = ("_any", "_by_host", "_longest")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._any: dict[bytes, Route] = {}
+        self._by_host: dict[bytes, dict[bytes, Route]] = {}
+        self._longest = 0
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        table = self._by_host.setdefault(route.host.lower(), {}) if route.host else self._any
+        prefix = route.path.rstrip(b"/")
+        if prefix in table:
+            raise ValueError(f"two routes for {route.host.decode()}{route.path.decode()}")
+        table[prefix] = route
+        self._longest = max(self._longest, len(prefix))
+
+    def find(self, host: bytes, path: bytes) -> tuple[Route, bytes]:
+        """Return the route and the normal path for a raw path (no query).
+
+        Raises NoRoute, or BadRequest for a path that two readers could take for different routes.
+        """
+        if paths.is_plain(path):
+            return self._match(host, path), path
+        normal = paths.normalise(path)
+        route = self._match(host, normal)
+        if self._match(host, paths.loosest(normal)) is not route:
+            raise BadRequest("a path with two readings")
+        return route, normal
+
+    def _match(self, host: bytes, path: bytes) -> Route:
+        prefix = path
+        if len(prefix) > self._longest:  # cut first, so that a long path costs no more than the longest route
+            end = self._longest
+            prefix = path[:end] if path[end : end + 1] == b"/" else path[: max(0, path.rfind(b"/", 0, end + 1))]
+        mine = self._by_host.get(hostname(host)) if self._by_host else None
+        while True:
+            if mine is not None and prefix in mine:
+                return mine[prefix]
+            if prefix in self._any:
+                return self._any[prefix]
+            if not prefix:
+                raise NoRoute
+            prefix = prefix[: prefix.rfind(b"/")]
+
+
+def hostname(host: bytes) -> bytes:
+    """Return the name in a `Host` value, lower case, without the port (RFC 9110 7.2)."""
+    if host[:1] == b"[":
+        return host.partition(b"]")[0].lower() + b"]"
+    return host.partition(b":")[0].rstrip(b".").lower()
+
+
+def check_method(route: Route, method: bytes) -> None:
+    """Raise MethodNotAllowed where a route does not take this method."""
+    if route.methods and method not in route.methods:
+        raise MethodNotAllowed(route.allow)

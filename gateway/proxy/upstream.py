@@ -1,0 +1,488 @@
+"""Connections to backends: pools, and the backend's side of an exchange.
+
+Laws:
+- A connection serves one exchange at a time and goes back to its pool only after a whole request and
+  a whole answer on a connection that both sides keep (RFC 9112 9.3).
+- An answer that two parsers could read differently ends the connection (contract 6.8): llhttp refuses what
+  is malformed, `_framing` what is well-formed but odd.
+- A byte that comes when none is due makes the connection unusable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from gateway import errors
+from gateway.proxy.headers import (
+    R_CODING,
+    R_CONNECTION,
+    R_DROP,
+    R_LENGTH,
+    ResponseKinds,
+    nominated,
+    without,
+)
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+
+_LOG = logging.getLogger("gateway.proxy")
+
+MAX_HEAD = 65536
+RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+IDLE_SECONDS = 4.0  # shorter than the keep-alive of common backends (Node and uvicorn: 5 s)
+
+STATUS_LINES = {
+    code: b"HTTP/1.1 %d %b\r\n" % (code, http.HTTPStatus(code).phrase.encode())
+    if code in http.HTTPStatus._value2member_map_
+    else b"HTTP/1.1 %d \r\n" % code
+    for code in range(100, 1000)
+}
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a backend. `exchange` is whom it serves, None while idle."""
+
+    __slots__ = (
+        "bodyless",
+        "chunked",
+        "ended",
+        "exchange",
+        "head_bytes",
+        "idle_since",
+        "in_head",
+        "keep",
+        "kinds",
+        "left",
+        "lines",
+        "lost",
+        "nominated",
+        "out",
+        "parser",
+        "paused",
+        "pool",
+        "raw_left",
+        "rechunk",
+        "served",
+        "transport",
+        "unusable",
+        "until_close",
+    )
+
+    def __init__(self, pool: Upstream) -> None:
+        self.pool = pool
+        self.kinds: ResponseKinds = pool.kinds
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
+        self.parser: Any = httptools.HttpResponseParser(self)
+        self.exchange: Exchange | None = None
+        self.lines: list[bytes] = []
+        self.out: list[bytes] = []
+        self.idle_since = 0.0
+        self.served = self.raw_left = 0
+        self.lost = self.paused = self.unusable = False
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.pool.name} served={self.served}>"
+
+    def _begin(self) -> None:
+        self.left = -1
+        self.head_bytes = 0
+        self.nominated = b""
+        self.in_head = True
+        self.chunked = self.ended = self.rechunk = self.until_close = self.bodyless = self.keep = False
+
+    # --- taken and given back ---
+
+    @property
+    def authority(self) -> bytes:
+        return self.pool.authority
+
+    def serve(self, exchange: Exchange) -> None:
+        """Begin an exchange."""
+        self.exchange = exchange
+        self.served += 1
+        self._begin()
+        exchange.connected(self)
+        if exchange.protocol.write_paused:
+            self.pause_reading()
+
+    def abandon(self) -> None:
+        """The exchange wants no more of this connection: end it."""
+        self.exchange = None
+        self.unusable = True
+        self.transport.abort()
+
+    def _finish(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self.exchange = None
+        if self.keep and not self.unusable and exchange.whole:
+            if self.bodyless:
+                self.parser = httptools.HttpResponseParser(self)  # it would wait for a body
+            self.resume_reading()
+            self.pool.release(self)
+        else:
+            self.unusable = True
+            self.transport.close()
+        exchange.responded()
+
+    def pause_reading(self) -> None:
+        if not self.paused and not self.lost:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.paused and not self.lost:
+            self.paused = False
+            self.transport.resume_reading()
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.protocol.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.protocol.resume_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.parser = None
+        self.pool.forget(self)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self.until_close and not self.in_head and exc is None:
+            self._end_of_body()
+            exchange.protocol.transport.writelines(self.out)
+            self.out.clear()
+            self.exchange = None
+            exchange.responded()
+            return
+        self.exchange = None
+        begun = not self.in_head or self.head_bytes > 0
+        error = errors.UpstreamInvalid("cut short") if begun else errors.UpstreamUnreachable("closed without answer")
+        exchange.upstream_lost(error, reused=self.served > 1)
+
+    # --- bytes in ---
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.unusable = True
+            self.transport.abort()
+            return
+        if self.raw_left:
+            self._raw_body(exchange, data)
+            return
+        self.head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._invalid("upgrade")
+            return
+        except httptools.HttpParserError as error:
+            if not self.ended:
+                self._invalid(error)
+                return
+            self.unusable = True  # what came after a whole answer is not ours to read
+        out = self.out
+        if out:
+            self.out = []
+            exchange.protocol.transport.writelines(out)
+        if self.ended:
+            self._finish()
+        elif self.in_head:
+            if self.head_bytes > MAX_HEAD:
+                self._invalid("head size")
+        else:
+            exchange.progressed()
+            if self.left >= RAW_BODY:
+                self.raw_left = self.left
+
+    def _raw_body(self, exchange: Exchange, data: bytes) -> None:
+        left = self.raw_left
+        if len(data) > left:
+            self.unusable = True
+            data = data[:left]
+        self.raw_left = left = left - len(data)
+        exchange.protocol.transport.write(data)
+        exchange.progressed()
+        if not left:
+            self.parser = httptools.HttpResponseParser(self)
+            self._finish()
+
+    def _invalid(self, reason: str | BaseException | None) -> None:
+        if isinstance(reason, httptools.HttpParserCallbackError):
+            reason = reason.__context__
+            if not isinstance(reason, errors.GatewayError):
+                _LOG.error("a defect while reading an answer", exc_info=reason)
+        exchange, self.exchange = self.exchange, None
+        self.out.clear()
+        self.unusable = True
+        self.transport.abort()
+        if exchange is not None:
+            exchange.upstream_lost(errors.UpstreamInvalid(str(reason)), reused=False)
+
+    # --- the parser's callbacks ---
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            self.unusable = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return
+        kind = self.kinds[name]
+        if not kind:
+            self.lines += (name, b": ", value, b"\r\n")
+        elif kind != R_DROP:
+            self._special(kind, value)
+
+    def _special(self, kind: int, value: bytes) -> None:
+        if kind == R_LENGTH:
+            self.left = int(value)
+        elif kind == R_CODING:
+            if value.lower() != b"chunked" or self.chunked:
+                raise errors.UpstreamInvalid("transfer coding")
+            self.chunked = True
+        elif kind == R_CONNECTION:
+            self.nominated += b"," + value
+
+    def on_headers_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or self.ended:
+            return
+        status = self.parser.get_status_code()
+        lines = self.lines
+        self.lines = []
+        if self.nominated:
+            lines = without(lines, nominated(self.nominated))
+        if status < 200:
+            self._interim(exchange, status, lines)
+            return
+        self.in_head = False
+        self.keep = self.parser.should_keep_alive()
+        tail = self._framing(exchange, status)
+        keep = exchange.responding(status)
+        if not keep:
+            tail += b"Connection: close\r\n\r\n"
+        else:
+            tail += b"\r\n" if exchange.head.http11 else b"Connection: keep-alive\r\n\r\n"
+        self.out.append(b"".join((STATUS_LINES[status], *lines, tail)))
+
+    def _framing(self, exchange: Exchange, status: int) -> bytes:
+        """Decide how the answer's end is told to the client; return that header (RFC 9112 6.3)."""
+        head = exchange.head
+        if self.chunked and self.parser.get_http_version() != "1.1":
+            raise errors.UpstreamInvalid("chunked before HTTP/1.1")
+        if head.method == b"HEAD" or status == 304 or status == 204:
+            self.ended = self.bodyless = True
+            length, self.left = self.left, 0
+            return b"Content-Length: %d\r\n" % length if length >= 0 and status != 204 else b""
+        if self.left >= 0:
+            return b"Content-Length: %d\r\n" % self.left
+        self.until_close = not self.chunked
+        if head.http11:
+            self.rechunk = True
+            return b"Transfer-Encoding: chunked\r\n"
+        exchange.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
+        return b""
+
+    def _interim(self, exchange: Exchange, status: int, lines: list[bytes]) -> None:
+        """Pass on a 1xx (RFC 9110 15.2); 101 was never asked for."""
+        if status == 101:
+            raise errors.UpstreamInvalid("101")
+        if exchange.head.http11:
+            self.out.append(b"".join((STATUS_LINES[status], *lines, b"\r\n")))
+
+    def on_body(self, body: bytes) -> None:
+        if self.ended:
+            self.unusable = True
+            return
+        if self.rechunk:
+            self.out += (b"%x\r\n" % len(body), body, b"\r\n")
+        else:
+            self.left -= len(body)
+            self.out.append(body)
+
+    def on_message_complete(self) -> None:
+        if not self.in_head and not self.ended:  # in_head still: a 1xx, after which the answer itself comes
+            self._end_of_body()
+
+    def _end_of_body(self) -> None:
+        self.ended = True
+        if self.rechunk:
+            self.out.append(b"0\r\n\r\n")
+
+
+class Upstream:
+    """The pool of connections to one backend address, for one worker.
+
+    `connect_timeout` is in seconds. At most `max_connections` are open and `max_waiting` exchanges wait
+    for one; past that an exchange is refused with Overloaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        connect_timeout: float = 2.0,
+        context: ssl.SSLContext | None = None,
+        max_connections: int = 1024,
+        max_waiting: int = 4096,
+        kinds: ResponseKinds | None = None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.loop = loop
+        self.connect_timeout = connect_timeout
+        self.context = context
+        self.max_connections = max_connections
+        self.max_waiting = max_waiting
+        self.kinds = kinds if kinds is not None else ResponseKinds()
+        default = 443 if context is not None else 80
+        shown = f"[{host}]" if ":" in host else host
+        self.authority = (shown if port == default else f"{shown}:{port}").encode("ascii")
+        self.idle: list[UpstreamConnection] = []
+        self.waiting: deque[Exchange] = deque()
+        self.open = 0
+        self._connections: set[UpstreamConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name} open={self.open} idle={len(self.idle)}>"
+
+    @property
+    def busy(self) -> int:
+        """How many exchanges are with this backend, or wait for it."""
+        return self.open - len(self.idle) + len(self.waiting)
+
+    def acquire(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Give an exchange a connection: kept, new, or the next that comes free."""
+        idle = self.idle
+        if idle and not fresh:
+            idle.pop().serve(exchange)
+        elif self.open < self.max_connections:
+            self.open += 1
+            task = self.loop.create_task(self._connect(exchange))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif len(self.waiting) < self.max_waiting:
+            self.waiting.append(exchange)
+        else:
+            exchange.refuse(errors.Overloaded("upstream connections"))
+
+    async def _connect(self, exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                _, connection = await self.loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    self.host,
+                    self.port,
+                    ssl=self.context,
+                    server_hostname=self.host if self.context is not None else None,
+                )
+        except (OSError, TimeoutError, UnicodeError) as error:
+            self.open -= 1
+            exchange.upstream_lost(errors.UpstreamUnreachable(type(error).__name__), reused=False)
+            self._serve_waiting()
+            return
+        self._connections.add(connection)
+        self._hand_out(connection, exchange)
+
+    def _hand_out(self, connection: UpstreamConnection, exchange: Exchange) -> None:
+        if connection.lost:
+            exchange.upstream_lost(errors.UpstreamUnreachable("closed at once"), reused=False)
+        elif exchange.done:
+            self.release(connection)
+        else:
+            connection.serve(exchange)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection that can serve again."""
+        while self.waiting:
+            exchange = self.waiting.popleft()
+            if not exchange.done:
+                connection.serve(exchange)
+                return
+        connection.idle_since = self.loop.time()
+        self.idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """A connection is lost (called by itself)."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self.open -= 1
+        if connection in self.idle:
+            self.idle.remove(connection)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        while self.waiting and self.open < self.max_connections:
+            exchange = self.waiting.popleft()
+            if not exchange.done:
+                self.acquire(exchange)
+
+    def _close_idle(self) -> None:
+        """Close what has been idle for long; the oldest stand first, because the pool is a stack."""
+        self._sweep = None
+        limit = self.loop.time() - IDLE_SECONDS
+        for connection in [c for c in self.idle if c.idle_since <= limit]:
+            self.idle.remove(connection)
+            connection.transport.close()
+        if self.idle:
+            self._sweep = self.loop.call_later(IDLE_SECONDS / 4, self._close_idle)
+
+    def close(self) -> None:
+        """Close idle connections; busy ones end with their exchange."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in self.idle:
+            connection.transport.close()
+        self.idle.clear()
+
+
+class UpstreamGroup:
+    """Several backends of one route: the one with the fewest exchanges is chosen, in turn among equals."""
+
+    __slots__ = ("_turn", "upstreams")
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.upstreams = list(upstreams)
+        self._turn = 0
+
+    def acquire(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Give an exchange a connection to one of the backends."""
+        self._turn = turn = (self._turn + 1) % len(self.upstreams)
+        order = self.upstreams[turn:] + self.upstreams[:turn]
+        min(order, key=lambda upstream: upstream.busy).acquire(exchange, fresh=fresh)
+
+    def close(self) -> None:
+        for upstream in self.upstreams:
+            upstream.close()

@@ -1,0 +1,142 @@
+"""Which route serves a path, and which paths are refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NoRoute
+from gateway.proxy import paths
+from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
+
+
+def route(path: bytes, host: bytes = b"", **more: object) -> Route:
+    return Route(name=(host + path).decode(), path=path, host=host, rule=OPEN, **more)  # type: ignore[arg-type]
+
+
+TABLE = RouteTable(
+    [
+        route(b"/"),
+        route(b"/api/"),
+        route(b"/api/admin/"),
+        route(b"/public/"),
+        route(b"/api/", host=b"other.example"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"/", "/"),
+        (b"/api", "/api/"),
+        (b"/api/", "/api/"),
+        (b"/api/x", "/api/"),
+        (b"/apix", "/"),
+        (b"/api/admin/x/y", "/api/admin/"),
+        (b"/api/administrator", "/api/"),
+        (b"/publicx", "/"),
+        (b"/x" * 5000, "/"),
+    ],
+)
+def test_the_longest_prefix_of_whole_segments_wins(path: bytes, name: str) -> None:
+    assert TABLE.find(b"a.example", path)[0].name == name
+
+
+@pytest.mark.parametrize("host", [b"other.example", b"OTHER.example:8080", b"other.example."])
+def test_a_route_that_names_the_host_wins_over_one_for_every_host(host: bytes) -> None:
+    assert TABLE.find(host, b"/api/x")[0].name == "other.example/api/"
+
+
+def test_a_path_under_no_route_is_no_route() -> None:
+    with pytest.raises(NoRoute):
+        RouteTable([route(b"/api/")]).find(b"", b"/x")
+
+
+def test_two_routes_for_one_address_are_refused() -> None:
+    with pytest.raises(ValueError, match="two routes"):
+        RouteTable([route(b"/api"), route(b"/api/")])
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [
+        (b"/api/%61dmin/x", b"/api/admin/x"),
+        (b"/public/../api/admin/", b"/api/admin/"),
+        (b"/public/%2e%2e/api/admin/", b"/api/admin/"),
+        (b"/public/%2E./api/admin/", b"/api/admin/"),
+        (b"/api/./admin/", b"/api/admin/"),
+        (b"/../../x", b"/x"),
+        (b"/api/x/..", b"/api/"),
+        (b"/api/%e2%82%ac", b"/api/%E2%82%AC"),
+        (b"/api/a%2Fb", b"/api/a%2Fb"),
+        (b"/api//x", b"/api//x"),
+        (b"/api/a;b=c", b"/api/a;b=c"),
+        (b"/api/%3f%23", b"/api/%3F%23"),
+    ],
+)
+def test_the_path_that_was_matched_is_the_path_that_goes_on(path: bytes, normal: bytes) -> None:
+    assert TABLE.find(b"", path)[1] == normal
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/api%2fadmin/x",
+        b"/api/%2fadmin/x",
+        b"/api//admin/x",
+        b"//api/admin",
+        b"/public/..%2fapi/admin",
+        b"/public/..%5capi/admin",
+        b"/public/..;/api/admin",
+        b"/public/..;a=b/api/admin",
+        b"/api;x/admin",
+        b"/api/admin;x/y",
+        b"/api/x/..%2fadmin",
+        b"/api/%5cadmin",
+        b"/public/%252e%252e/%00",
+        b"/a%",
+        b"/a%2",
+        b"/a%zz",
+        b"/a b",
+        b"/a#b",
+        b"/\xc3\xa9",
+        b"/a\x7f",
+        b"api",
+        b"",
+        b"*",
+    ],
+)
+def test_a_path_that_two_readers_could_take_for_different_routes_is_refused(path: bytes) -> None:
+    with pytest.raises(BadRequest):
+        TABLE.find(b"", path)
+
+
+@given(st.text("/.%2fFeE5cC;aApi", max_size=24))
+def test_a_normal_path_is_its_own_normal_form_and_meets_the_same_route_again(text: str) -> None:
+    try:
+        found, normal = TABLE.find(b"", b"/" + text.encode())
+    except GatewayError:
+        return
+    assert paths.normalise(normal) == normal
+    assert TABLE.find(b"", normal) == (found, normal)
+
+
+def test_a_method_that_the_route_does_not_take_is_named_with_those_it_takes() -> None:
+    with pytest.raises(MethodNotAllowed) as caught:
+        check_method(route(b"/", methods=frozenset({b"POST", b"GET"})), b"PUT")
+    assert caught.value.allow == "GET, POST"
+
+
+@pytest.mark.parametrize(
+    ("strip", "path", "target"),
+    [
+        (b"/api", b"/api/x", b"/x"),
+        (b"/api/", b"/api/x", b"/x"),
+        (b"/api", b"/api", b"/"),
+        (b"", b"/api/x", b"/api/x"),
+    ],
+)
+def test_a_stripped_prefix_leaves_a_path(strip: bytes, path: bytes, target: bytes) -> None:
+    assert route(b"/api/", strip_prefix=strip).target(path) == target
