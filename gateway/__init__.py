@@ -1,0 +1,19 @@
+"""An authenticating reverse proxy: it signs users in, checks every request's token, and ends sessions at once.
+
+    cli         the command line
+    app         the composition root: the only file that knows every room
+    settings/   one TOML file, the environment and mounted secrets, read once
+    proxy/      the data plane: requests of clients, passed to backends
+    api/        the control plane: sign-in, refresh, sessions, revocation, management
+    gate        raw credentials and a route's rule -> who is calling
+    grants      who gets tokens: sign-in and refresh
+    sessions/   state: who is signed in, kept in Redis
+    identity/   who a user is: a webhook or a users file
+    tokens/     pure: keys, access tokens, refresh tokens and the rules of their rotation
+    telemetry/  metrics, logs, the audit trail
+    errors      every answer other than success
+
+Imports go one way: cli, app, {api, proxy}, {gate, grants}, {sessions, identity}, tokens, telemetry, errors.
+"""
+
+__version__ = "0.1.0"

@@ -146,6 +146,14 @@ class Forbidden(GatewayError):
     description = "The admin token is missing or wrong"
 
 
+class BadKeys(GatewayError):
+    """The admin API, asked to reload keys of which one cannot be used; the old keys stay."""
+
+    status = 409
+    code = "bad_keys"
+    description = "A key file cannot be used; the log names it"
+
+
 class BadRequest(GatewayError):
     status = 400
     code = "bad_request"

@@ -21,6 +21,17 @@ _LOG = logging.getLogger("gateway.proxy")
 DEADLINE = 60.0  # the API bounds its own steps; this ends what is stuck all the same
 
 
+class Cycle(RequestResponseCycle):
+    """uvicorn's cycle, which also remembers the status that the application gave."""
+
+    status = 0
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await super().send(message)
+
+
 class ControlExchange:
     """Runs the ASGI application for one request on a connection of the data plane."""
 
@@ -31,7 +42,7 @@ class ControlExchange:
         self.head = head
         self.left = head.length if head.length > 0 else 0
         self.whole = self.responded = False
-        self.cycle: RequestResponseCycle | None = None
+        self.cycle: Cycle | None = None
         self.early: list[bytes] = []
         self.task: asyncio.Task[None] | None = None
         self.discarded = 0
@@ -52,9 +63,9 @@ class ControlExchange:
         task.add_done_callback(protocol.server_state.tasks.discard)
         protocol.wait_for(DEADLINE)
 
-    def _make_cycle(self, flow: FlowControl) -> RequestResponseCycle:
+    def _make_cycle(self, flow: FlowControl) -> Cycle:
         expecting = any(n.lower() == b"expect" and v.lower() == b"100-continue" for n, v in self.head.headers)
-        return RequestResponseCycle(
+        return Cycle(
             scope=self._scope(),
             transport=self.protocol.transport,
             flow=flow,
@@ -121,8 +132,8 @@ class ControlExchange:
         self.responded = True
         protocol = self.protocol
         meter = protocol.plane.control_meter
-        if meter is not None:
-            meter.done(0, protocol.loop.time() - self.started)
+        if meter is not None and self.cycle is not None:
+            meter.done(self.cycle.status, protocol.loop.time() - self.started)
         if self.whole:
             self._finish()
         elif self.cycle is not None and self.cycle.keep_alive and self.left <= DISCARD:

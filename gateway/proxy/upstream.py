@@ -33,11 +33,13 @@ from gateway.proxy.headers import (
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
+    from gateway.proxy.plane import Meters
 
 _LOG = logging.getLogger("gateway.proxy")
 
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+SMALL = 16384
 IDLE_SECONDS = 4.0  # shorter than the keep-alive of common backends (Node and uvicorn: 5 s)
 
 STATUS_LINES = {
@@ -206,7 +208,11 @@ class UpstreamConnection(asyncio.Protocol):
         out = self.out
         if out:
             self.out = []
-            exchange.protocol.transport.writelines(out)
+            transport = exchange.protocol.transport
+            if len(out) == 2 and len(out[1]) <= SMALL:  # head and body: one small copy is cheaper than writev
+                transport.write(out[0] + out[1])
+            else:
+                transport.writelines(out)
         if self.ended:
             self._finish()
         elif self.in_head:
@@ -263,7 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
             if value.lower() != b"chunked" or self.chunked:
                 raise errors.UpstreamInvalid("transfer coding")
             self.chunked = True
-        elif kind == R_CONNECTION:
+        elif kind == R_CONNECTION and value.lower() not in (b"keep-alive", b"close"):
             self.nominated += b"," + value
 
     def on_headers_complete(self) -> None:
@@ -352,6 +358,7 @@ class Upstream:
         max_connections: int = 1024,
         max_waiting: int = 4096,
         kinds: ResponseKinds | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -368,6 +375,7 @@ class Upstream:
         self.idle: list[UpstreamConnection] = []
         self.waiting: deque[Exchange] = deque()
         self.open = 0
+        self._meters = meters
         self._connections: set[UpstreamConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -411,10 +419,13 @@ class Upstream:
             self._serve_waiting()
             return
         self._connections.add(connection)
+        if self._meters is not None:
+            self._meters.connection("upstream", 1)
         self._hand_out(connection, exchange)
 
     def _hand_out(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         if connection.lost:
+            self.forget(connection)
             exchange.upstream_lost(errors.UpstreamUnreachable("closed at once"), reused=False)
         elif exchange.done:
             self.release(connection)
@@ -438,6 +449,8 @@ class Upstream:
         if connection in self._connections:
             self._connections.discard(connection)
             self.open -= 1
+            if self._meters is not None:
+                self._meters.connection("upstream", -1)
         if connection in self.idle:
             self.idle.remove(connection)
         self._serve_waiting()

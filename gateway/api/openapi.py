@@ -1,0 +1,245 @@
+"""The public API as an OpenAPI 3.1 document (`tokengate openapi`): pure, written by hand.
+
+The words are the contract's. The tests hold it against the routes that the application has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_SECONDS: Json = {"type": "integer", "description": "Unix seconds"}
+_FORM = "application/x-www-form-urlencoded"
+_BEARER: list[Json] = [{"accessToken": []}]
+_OPEN: list[Json] = []
+
+_ERRORS = {
+    400: "`invalid_request`, `invalid_grant`, `unsupported_grant_type` or `bad_request`",
+    401: "`missing_token`, `expired_token`, `revoked_token`, `invalid_token`, `invalid_credentials`, `invalid_client`",
+    403: "`insufficient_scope` or `csrf_rejected`",
+    404: "`no_route` or `not_found`",
+    405: "`method_not_allowed`, with `Allow`",
+    408: "`request_timeout`",
+    413: "`body_too_large`: a body may have 64 KiB",
+    429: "`too_many_attempts`, with `Retry-After`",
+    503: "`store_unavailable`, `identity_unavailable` or `draining`, with `Retry-After`",
+}
+_BODY = (400, 408, 413)
+_GUARDED = (401, 503)
+
+
+def document() -> Json:
+    """Return the document, as JSON-ready data."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tokengate",
+            "version": "1",
+            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`.",
+        },
+        "paths": _paths(),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": _security_schemes(),
+            "responses": {f"Error{status}": _error(text) for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _paths() -> Json:
+    return {
+        "/auth/login": {"post": _login()},
+        "/auth/token": {"post": _token()},
+        "/auth/logout": {"post": _logout()},
+        "/auth/sessions": {"get": _list_sessions(), "delete": _end_sessions()},
+        "/auth/sessions/{session_id}": {
+            "delete": _end_session(),
+            "parameters": [_path("session_id", "a session's id")],
+        },
+        "/auth/me": {"get": _me()},
+        "/auth/revoke": {"post": _revoke()},
+        "/auth/introspect": {"post": _introspect()},
+        "/auth/verify": _verify(),
+        "/auth/verify/{original}": _verify() | {"parameters": [_path("original", "the original path (Envoy)")]},
+        "/.well-known/jwks.json": {"get": _jwks()},
+        "/.well-known/oauth-authorization-server": {"get": _metadata()},
+    }
+
+
+def _login() -> Json:
+    properties: Json = {
+        "username": _TEXT | {"maxLength": 255},
+        "password": _TEXT | {"format": "password", "description": "at most 1024 bytes of UTF-8"},
+        "device": _TEXT | {"maxLength": 255, "description": "a name of the device; a new login on it ends the old one"},
+        "refresh_in": {"enum": ["body", "cookie"], "default": "body"},
+    }
+    schema: Json = {"type": "object", "required": ["username", "password"], "properties": properties}
+    body: Json = {"required": True, "content": {"application/json": {"schema": schema}}}
+    done = _tokens("Signed in")
+    return _operation("login", "Sign in", _OPEN, done, (*_BODY, 401, 403, 429, 503), body)
+
+
+def _token() -> Json:
+    properties: Json = {
+        "grant_type": {"const": "refresh_token"},
+        "refresh_token": _TEXT | {"description": "left out where the refresh cookie is sent"},
+    }
+    body = _parameters_body(["grant_type"], properties)
+    done = _tokens("The new tokens, the refresh token the way it came")
+    security: list[Json] = [{}, {"refreshCookie": []}]
+    return _operation("refresh", "Refresh (RFC 6749 6)", security, done, (*_BODY, 403, 429, 503), body)
+
+
+def _logout() -> Json:
+    body = _parameters_body([], {"refresh_token": _TEXT}) | {"required": False}
+    security: list[Json] = [*_BEARER, {"refreshCookie": []}, {}]
+    errors = (*_BODY, 401, 403, 503)
+    return _operation("logout", "End the session that the credential names", security, _nothing(), errors, body)
+
+
+def _list_sessions() -> Json:
+    schema: Json = {"type": "array", "items": _ref("Session")}
+    done = _content("The caller's sessions", {"type": "object", "properties": {"sessions": schema}})
+    return _operation("listSessions", "My sessions", _BEARER, done, _GUARDED)
+
+
+def _end_sessions() -> Json:
+    only: Json = {"name": "except", "in": "query", "schema": {"const": "current"}, "description": "keep this session"}
+    operation = _operation("endSessions", "Sign out everywhere", _BEARER, _nothing(), (400, *_GUARDED))
+    return operation | {"parameters": [only]}
+
+
+def _end_session() -> Json:
+    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 404))
+
+
+def _me() -> Json:
+    return _operation("me", "The claims of my access token", _BEARER, _content("Claims", _ref("Claims")), _GUARDED)
+
+
+def _revoke() -> Json:
+    body = _parameters_body(["token"], {"token": _TEXT, "token_type_hint": _TEXT})
+    done: Json = {"200": {"description": "Revoked, or not known"}}
+    return _operation("revoke", "Revoke a token (RFC 7009)", _OPEN, done, (*_BODY, 503), body)
+
+
+def _introspect() -> Json:
+    body = _parameters_body(["token"], {"token": _TEXT, "token_type_hint": _TEXT})
+    active: Json = {"type": "object", "required": ["active"], "properties": {"active": {"type": "boolean"}}}
+    done = _content("`active` alone, or with the claims", active | {"additionalProperties": True})
+    security: list[Json] = [{"client": []}]
+    return _operation("introspect", "Ask about a token (RFC 7662)", security, done, (*_BODY, 401, 429, 503), body)
+
+
+def _verify() -> Json:
+    done: Json = {"200": {"description": "Allowed; the identity headers are set"}}
+    security: list[Json] = [*_BEARER, {}]
+    methods = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+    summary = "Decide for another proxy (forward-auth)"
+    return {m: _operation(f"verify_{m}", summary, security, done, (400, 401, 403, 404, 405, 503)) for m in methods}
+
+
+def _jwks() -> Json:
+    keys: Json = {"type": "object", "properties": {"keys": {"type": "array", "items": {"type": "object"}}}}
+    return _operation("jwks", "Public keys (RFC 7517)", _OPEN, _content("A JWK Set", keys), ())
+
+
+def _metadata() -> Json:
+    done = _content("Metadata", {"type": "object"})
+    return _operation("metadata", "Server metadata (RFC 8414)", _OPEN, done, ())
+
+
+def _operation(
+    name: str, summary: str, security: list[Json], done: Json, errors: tuple[int, ...], body: Json | None = None
+) -> Json:
+    refused = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in sorted(errors)}
+    operation: Json = {"operationId": name, "summary": summary, "security": security, "responses": done | refused}
+    return operation | ({"requestBody": body} if body else {})
+
+
+def _parameters_body(required: list[str], properties: Json) -> Json:
+    schema: Json = {"type": "object", "required": required, "properties": properties}
+    return {"required": True, "content": {kind: {"schema": schema} for kind in (_FORM, "application/json")}}
+
+
+def _tokens(text: str) -> Json:
+    return _content(text, _ref("TokenResponse"))
+
+
+def _content(text: str, schema: Json) -> Json:
+    return {"200": {"description": text, "content": {"application/json": {"schema": schema}}}}
+
+
+def _nothing() -> Json:
+    return {"204": {"description": "Done"}}
+
+
+def _path(name: str, text: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT, "description": text}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _error(text: str) -> Json:
+    headers = {"X-Gateway-Error": {"schema": _TEXT, "description": "the code"}}
+    return {"description": text, "headers": headers, "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _schemas() -> Json:
+    return {
+        "Error": _object({"error": _TEXT, "error_description": _TEXT}),
+        "TokenResponse": _object(
+            {
+                "access_token": _TEXT,
+                "token_type": {"const": "Bearer"},
+                "expires_in": {"type": "integer", "description": "seconds"},
+                "access_token_expires_at": _SECONDS,
+                "refresh_token": _TEXT | {"description": "absent where it went into the cookie"},
+                "refresh_token_expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
+                "session_id": _TEXT,
+                "scope": _TEXT,
+            },
+            optional=frozenset({"refresh_token"}),
+        ),
+        "Session": _object(
+            {
+                "id": _TEXT,
+                "device": _TEXT,
+                "user_agent": _TEXT,
+                "ip": _TEXT,
+                "created_at": _SECONDS,
+                "last_used_at": _SECONDS,
+                "expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
+                "current": {"type": "boolean"},
+            }
+        ),
+        "Claims": _object(
+            {
+                "iss": _TEXT,
+                "sub": _TEXT,
+                "aud": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+                "exp": _SECONDS,
+                "iat": _SECONDS,
+                "jti": _TEXT,
+                "sid": _TEXT,
+                "roles": {"type": "array", "items": _TEXT},
+                "scope": _TEXT,
+            }
+        ),
+    }
+
+
+def _object(properties: Json, optional: frozenset[str] = frozenset()) -> Json:
+    return {"type": "object", "required": [p for p in properties if p not in optional], "properties": properties}
+
+
+def _security_schemes() -> Json:
+    return {
+        "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT (RFC 9068)"},
+        "refreshCookie": {"type": "apiKey", "in": "cookie", "name": "__Secure-refresh"},
+        "client": {"type": "http", "scheme": "basic"},
+    }

@@ -1,0 +1,375 @@
+"""The composition root: the only file that knows every room.
+
+Settings become plain values here and the rooms are built from them, in the order in which they depend
+on each other. `Worker` is one process' share of the gateway; `Gateway` is the ASGI application that uvicorn
+runs, whose lifespan builds and ends a worker; how processes are started stands in server.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from gateway.api import Clients, RefreshCookie, Services, create_api
+from gateway.api.management import Management, create_management
+from gateway.api.oauth import Revoker
+from gateway.gate import Gate
+from gateway.grants import Grants, Limits
+from gateway.identity import Provider, UsersFile, Webhook
+from gateway.identity.passwords import PasswordPool
+from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
+from gateway.proxy.plane import Plane
+from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
+from gateway.proxy.upstream import Upstream, UpstreamGroup
+from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.liveness import Liveness
+from gateway.sessions.store import SessionPolicy, SessionStore
+from gateway.settings import Settings, read_keys, read_users
+from gateway.settings.routes import Route as RouteSettings
+from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
+from gateway.tokens.access import AccessRule
+from gateway.tokens.keyring import BadKey, KeyFile, Keyring, RefreshKeys
+from gateway.tokens.refresh import RefreshTokens
+from gateway.tokens.signer import Signer
+from gateway.tokens.verifier import Verifier
+
+_LOG = logging.getLogger("gateway.app")
+FLUSH_SECONDS = 1.0
+# The gateway's own addresses: routes of the table like any other, served by the control plane.
+CONTROL_PATHS = (b"/auth", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+
+
+class Keys:
+    """The keys of a worker, and who must hear of others. Raises BadKey, SettingsError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seen: list[KeyFile] = []
+        self.keyring, self.refresh = self._read()
+
+    def _read(self) -> tuple[Keyring, RefreshKeys]:
+        files = key_files(self._settings)
+        loaded = Keyring.load(files, self._settings.tokens.algorithm), RefreshKeys.load(files)
+        self._seen = files
+        return loaded
+
+    def changed(self) -> bool:
+        """Tell whether the directory holds other keys than those in use."""
+        return key_files(self._settings) != self._seen
+
+    def reload(self, signer: Signer, verifier: Verifier, refresh_tokens: RefreshTokens) -> dict[str, Any]:
+        """Read the directory again; one bad file, and everything stays as it was. Raises BadKey, SettingsError."""
+        self.keyring, self.refresh = self._read()
+        signer.reload(self.keyring)
+        verifier.reload(self.keyring)
+        refresh_tokens.reload(self.refresh)
+        return {"signing": self.keyring.signing.kid, "refresh": self.refresh.signing.kid}
+
+
+class Worker:
+    """All rooms of one process. Made on a running event loop."""
+
+    def __init__(self, settings: Settings, run_directory: Path | None = None) -> None:
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.telemetry = Telemetry(run_directory)
+        self.keys = Keys(settings)
+        tokens, redis = settings.tokens, settings.redis
+        endpoint = redis_endpoint(settings)
+        self.liveness = Liveness(
+            endpoint,
+            redis.prefix,
+            redis.timeout,
+            grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
+            observe=self.telemetry.check_batch,
+        )
+        self.store = open_store(settings, endpoint, self.telemetry.store)
+        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
+        self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
+        self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
+        self.provider = open_provider(settings)
+        self.passwords = PasswordPool()
+        self.gate = Gate(self.verifier, self.liveness, self.store.mark_used)
+        self.grants = Grants(
+            self.provider,
+            self.store,
+            self.signer,
+            self.refresh_tokens,
+            Limits(
+                settings.limits.login_per_user, settings.limits.login_per_ip, settings.limits.refresh_per_session
+            ),
+            settings.identity.recheck_on_refresh,
+            self.telemetry,
+        )
+        self.upstreams: list[UpstreamGroup] = []
+        self.plane = self._plane()
+        self.api = create_api(self._services())
+        self.management = create_management(self._management())
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        self.liveness.start()
+        self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for upstream in self.upstreams:
+            upstream.close()
+        self.plane.wheel.stop()
+        await self.liveness.close()
+        await self.store.close()
+        await self.provider.close()
+        self.passwords.close()
+        self.telemetry.close()
+
+    def failing(self) -> list[str]:
+        """Name what keeps this replica from serving (readyz)."""
+        checks = {"redis": self.liveness.up, "draining": not self.plane.draining}
+        return [name for name, passed in checks.items() if not passed]
+
+    async def reload_keys(self) -> Mapping[str, Any]:
+        """Read the key directory again. Raises BadKey."""
+        return self.keys.reload(self.signer, self.verifier, self.refresh_tokens)
+
+    async def _flush(self) -> None:
+        while True:
+            self.telemetry.store_up(self.liveness.up)
+            self.telemetry.flush()
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def _watch_keys(self) -> None:
+        """Take up keys that are added or removed, in every worker and without a call."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                if self.keys.changed():
+                    await self.reload_keys()
+                    audit("keys_reloaded", by="watch")
+            except (BadKey, ValueError, OSError) as error:
+                _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
+                await asyncio.sleep(10 * FLUSH_SECONDS)
+
+    def _plane(self) -> Plane:
+        settings, spec = self.settings, dict(self.settings.identity_headers)
+        server, cookies = settings.server, settings.cookies
+        names = [name for name in (cookies.refresh, cookies.access) if name]
+        return Plane(
+            loop=self.loop,
+            table=self._table(),
+            gate=self.gate,
+            realm=settings.tokens.audience,
+            kinds=RequestKinds(name.encode() for name in spec),
+            identity=lambda claims: identity_block(identity_headers(spec, claims.raw)),
+            meters=self.telemetry,
+            own_cookies=tuple(name.encode() for name in names),
+            trusts=trust(server.trusted_proxies) if server.trusted_proxies else None,
+            request_id=new_request_id,
+            valid_request_id=valid_request_id,
+            max_header_bytes=server.max_header_bytes,
+            max_body_bytes=server.max_body_bytes,
+            max_connections=server.max_connections,
+            header_timeout=server.header_timeout,
+            keepalive_timeout=server.keepalive_timeout,
+            control_meter=self.telemetry.route("control"),
+        )
+
+    def _table(self) -> RouteTable:
+        control = [Route(name=path.decode(), path=path, rule=OPEN) for path in CONTROL_PATHS]
+        return RouteTable([*control, *(self._route(route) for route in self.settings.routes)])
+
+    def _route(self, route: RouteSettings) -> Route:
+        group = UpstreamGroup(
+            [
+                Upstream(
+                    str(origin),
+                    origin.host,
+                    origin.port,
+                    loop=self.loop,
+                    connect_timeout=route.connect_timeout,
+                    meters=self.telemetry,
+                )
+                for origin in route.upstream
+            ]
+        )
+        self.upstreams.append(group)
+        name = route.host + route.path
+        return Route(
+            name=name,
+            path=route.path.encode(),
+            host=route.host.encode(),
+            rule=access_rule(route),
+            upstream=group.upstreams[0] if len(group.upstreams) == 1 else group,
+            meter=self.telemetry.route(name),
+            methods=frozenset(method.encode() for method in route.methods),
+            strip_prefix=route.strip_prefix.encode(),
+            forward_authorization=route.forward_authorization,
+            response_timeout=route.response_timeout,
+            idle_timeout=route.idle_timeout,
+        )
+
+    def _services(self) -> Services:
+        settings, spec = self.settings, dict(self.settings.identity_headers)
+        table = self.plane.table
+
+        def match(host: bytes, path: bytes, method: bytes) -> AccessRule:
+            route, _ = table.find(host, path)
+            check_method(route, method)
+            return route.rule
+
+        return Services(
+            grants=self.grants,
+            gate=self.gate,
+            store=self.store,
+            keyring=lambda: self.keys.keyring,
+            refresh_tokens=self.refresh_tokens,
+            verifier=self.verifier,
+            telemetry=self.telemetry,
+            issuer=settings.tokens.issuer,
+            realm=settings.tokens.audience,
+            cookie=RefreshCookie(settings.cookies.refresh, cookie_path(settings)),
+            clients=Clients(settings.introspection.clients, self.passwords.verify),
+            match=match,
+            identity_headers=lambda claims: identity_headers(spec, claims.raw),
+            identity_names=tuple(name.encode() for name in spec),
+            trusted=trust(settings.server.trusted_proxies),
+        )
+
+    def _management(self) -> Management:
+        return Management(
+            grants=self.grants,
+            store=self.store,
+            revoker=Revoker(self.grants, self.verifier, self.refresh_tokens),
+            telemetry=self.telemetry,
+            failing=self.failing,
+            reload_keys=self.reload_keys,
+            admin_token=self.settings.management.admin_token.get_secret_value(),
+            realm="management",
+        )
+
+
+class Gateway:
+    """The ASGI application of one process; its lifespan makes a Worker and gives the data plane its plane."""
+
+    def __init__(self, load: Callable[[], Settings], run_directory: Path | None = None) -> None:
+        self._load = load
+        self._run_directory = run_directory
+        self.worker: Worker | None = None
+        self.on_start: Callable[[Worker], Any] | None = None
+        self.on_stop: Callable[[], Any] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif self.worker is not None:
+            await self.worker.api(scope, receive, send)
+
+    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            worker = self.worker = Worker(self._load(), self._run_directory)
+            worker.start()
+            if self.on_start is not None:
+                await self.on_start(worker)
+        except Exception as error:
+            _LOG.error("the gateway cannot start", exc_info=error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        scope["state"]["plane"] = worker.plane
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if self.on_stop is not None:
+            await self.on_stop()
+        await worker.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def key_files(settings: Settings) -> list[KeyFile]:
+    """Return the files of the key directory. Raises SettingsError."""
+    return [KeyFile(*row) for row in read_keys(settings)]
+
+
+def redis_endpoint(settings: Settings) -> Endpoint:
+    """Return where Redis is. Raises ValueError that says what is wrong and never repeats a secret."""
+    redis = settings.redis
+    return parse_url(
+        redis.url.get_secret_value(),
+        username=redis.username,
+        password=redis.password.get_secret_value(),
+        tls_ca=str(redis.tls_ca or ""),
+        tls_cert=str(redis.tls_cert or ""),
+        tls_key=str(redis.tls_key or ""),
+    )
+
+
+def open_store(
+    settings: Settings, endpoint: Endpoint, observe: Callable[[str, float], None] | None = None
+) -> SessionStore:
+    """Return the store of these settings; it connects when it is first used."""
+    tokens, redis = settings.tokens, settings.redis
+    policy = SessionPolicy(
+        refresh_ttl=tokens.refresh_ttl,
+        session_ttl=tokens.session_ttl,
+        grace=tokens.refresh_grace,
+        max_sessions=tokens.max_sessions_per_user,
+        leeway=tokens.leeway,
+        access_ttl=tokens.access_ttl,
+    )
+    client = open_client(endpoint, redis.timeout)
+    return SessionStore(client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe)
+
+
+def open_provider(settings: Settings) -> Provider:
+    """Return who checks user names and passwords. Raises SettingsError for a users file that cannot be read."""
+    identity = settings.identity
+    if identity.provider == "users-file":
+        return UsersFile.load(read_users(settings))
+    return Webhook(str(identity.webhook_url))
+
+
+def access_rule(route: RouteSettings) -> AccessRule:
+    return AccessRule(
+        auth=route.auth,
+        roles_any=frozenset(route.roles_any),
+        scopes_all=frozenset(route.scopes_all),
+        live=route.revocation == "live",
+    )
+
+
+def cookie_path(settings: Settings) -> str:
+    """Return the refresh cookie's Path: /auth, or / where routes refresh by themselves or its name asks for it."""
+    refreshing = any(route.on_expired == "refresh" for route in settings.routes)
+    return "/" if refreshing or settings.cookies.refresh.startswith("__Host-") else "/auth"
+
+
+def trust(networks: Any) -> Callable[[str], bool]:
+    """Return whether an address lies in one of the networks; remembers a few thousand answers."""
+    known: dict[str, bool] = {}
+
+    def trusted(host: str) -> bool:
+        if host not in known:
+            if len(known) >= 4096:
+                known.clear()
+            known[host] = _within(host, networks)
+        return known[host]
+
+    return trusted
+
+
+def _within(host: str, networks: Any) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:  # a unix socket has no address
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
+

@@ -1,0 +1,373 @@
+"""The command line. Every command imports what it needs when it runs, so that `--help` answers at once.
+
+What a command has to say goes to standard output, what is wrong to standard error, one line each; the
+exit status is 1 where something is wrong and 2 where the command line itself is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gateway import __version__
+
+if TYPE_CHECKING:
+    from gateway.sessions.store import Session, SessionStore
+    from gateway.settings import Settings
+    from gateway.tokens.keyring import KeyFile
+
+T = TypeVar("T")
+
+JWKS_TIMEOUT = 5.0  # seconds
+JWKS_LIMIT = 1 << 20  # bytes
+ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256")  # a test holds it against the keyring's
+
+_config = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="TOKENGATE_CONFIG",
+    show_envvar=True,
+    help="The TOML file; without one the environment alone counts.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """An authenticating reverse proxy: sessions, access tokens, refresh tokens, exact revocation."""
+
+
+@main.command()
+def demo() -> None:
+    """Serve the gateway, an embedded store and a sample backend on this machine."""
+    with _told():
+        from gateway.server import demo as run
+
+        sys.exit(run())
+
+
+@main.command()
+@_config
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes, in place of server.workers.")
+def serve(path: Path | None, workers: int | None) -> None:
+    """Serve until a signal ends it."""
+    with _told(path):
+        from gateway.server import serve as run
+
+        settings = _load(path, {} if workers is None else {"TOKENGATE_SERVER__WORKERS": str(workers)})
+        _check_files(settings)
+        sys.exit(run(settings, path, settings.server.workers))
+
+
+@main.command()
+@_config
+def check(path: Path | None) -> None:
+    """Validate the file and the keys, reach Redis and the JWKS; say what is wrong and where."""
+    with _told(path):
+        settings = _load(path)
+    click.echo(f"ok     configuration  {path or 'the environment'}")
+    failed = False
+    for name, run in _CHECKS.items():
+        try:
+            click.echo(f"ok     {name:13}  {_plain(run(settings))}")
+        except Exception as error:
+            failed = True
+            lines = _explain(error)
+            if lines is None:
+                raise
+            for line in lines:
+                click.echo(f"wrong  {name:13}  {_plain(line)}")
+    sys.exit(1 if failed else 0)
+
+
+@main.group()
+def keys() -> None:
+    """Signing keys."""
+
+
+@keys.command("new")
+@click.option("--alg", "algorithm", type=click.Choice(ALGORITHMS), default="ES256", show_default=True)
+@click.option("--out", "directory", type=click.Path(path_type=Path, file_okay=False), required=True)
+def new_key(algorithm: str, directory: Path) -> None:
+    """Write a new signing key, and a refresh-token key where the directory has none.
+
+    The newest key signs from then on, the older ones still verify. A key's file name is its kid.
+    """
+    with _told():
+        from gateway.tokens.keyring import REFRESH_SUFFIX, generate, generate_refresh
+
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        has_refresh = any(name.endswith(REFRESH_SUFFIX) and name[0] != "." for name in os.listdir(directory))
+        made = [generate(algorithm, time.time())] + ([] if has_refresh else [generate_refresh(time.time())])
+        for file in made:
+            click.echo(_write_key(directory, file))
+
+
+@main.command("hash-password")
+def hash_password() -> None:
+    """Print the argon2id hash of a password, for a users file; read it from a prompt or from standard input."""
+    with _told():
+        from gateway.identity import passwords
+
+        if sys.stdin.isatty():
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        else:
+            password = sys.stdin.read(passwords.LONGEST_PASSWORD + 3).removesuffix("\n").removesuffix("\r")
+        if "\n" in password:
+            raise click.ClickException("a password is one line")
+        click.echo(passwords.hash_password(password))
+
+
+@main.group()
+def sessions() -> None:
+    """Who is signed in."""
+
+
+@sessions.command("list")
+@click.argument("subject")
+@_config
+def list_sessions(subject: str, path: Path | None) -> None:
+    """List the sessions of a user, the most recently used first."""
+    with _told(path):
+        found = _with_store(_load(path), lambda store: store.list(subject))
+        _table(
+            ("SESSION", "DEVICE", "IP", "CREATED", "LAST USED", "EXPIRES"),
+            [_row(session) for session in found],
+        )
+
+
+@sessions.command()
+@click.argument("session_id", required=False)
+@click.option("--subject", help="End all sessions of this user.")
+@_config
+def revoke(session_id: str | None, subject: str | None, path: Path | None) -> None:
+    """End one session, or all sessions of a user. To end what has ended already is no mistake."""
+    if (session_id is None) == (subject is None):
+        raise click.UsageError("give either a SESSION_ID or --subject")
+    with _told(path):
+        from gateway.telemetry import audit, configure_logging
+
+        settings = _load(path)
+        configure_logging(sys.stderr, settings.log.level)
+        if session_id is not None:
+            ended = int(_with_store(settings, lambda store: store.end(session_id)))
+            audit("session_revoked", session_id=session_id, by="cli", number=ended)
+        else:
+            ended = len(_with_store(settings, lambda store: store.end_all(subject or "")))
+            audit("sessions_revoked", subject=subject, by="cli", number=ended)
+        click.echo(f"{ended} ended")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    from gateway.settings import Settings
+
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    click.echo(json.dumps(dialect | Settings.model_json_schema(), indent=2))
+
+
+@main.command()
+def openapi() -> None:
+    """Print the OpenAPI 3.1 description of the HTTP API."""
+    from gateway.api.openapi import document
+
+    click.echo(json.dumps(document(), indent=2))
+
+
+# --- what `check` looks at: each returns what it found, or raises what is wrong ---
+
+
+def _check_files(settings: Settings) -> str:
+    from gateway.settings import check_files
+
+    check_files(settings)
+    return "all there, no secret open to everyone"
+
+
+def _check_keys(settings: Settings) -> str:
+    from gateway.app import key_files
+    from gateway.tokens.keyring import BadKey, Keyring, RefreshKeys
+
+    files = key_files(settings)
+    try:
+        signing, refresh = Keyring.load(files, settings.tokens.algorithm).signing, RefreshKeys.load(files).signing
+    except BadKey as error:
+        raise ValueError(f"tokens.signing_keys: {settings.tokens.signing_keys}: {error}") from None
+    return f"{signing.kid} signs with {signing.algorithm}, {refresh.kid} makes refresh tokens"
+
+
+def _check_tls(settings: Settings) -> str:
+    server = settings.server
+    if server.tls_cert is None or server.tls_key is None:
+        return "off: the listener speaks plain HTTP"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"server.tls_cert: does not go with server.tls_key: {error}") from None
+    return str(server.tls_cert)
+
+
+def _check_identity(settings: Settings) -> str:
+    from gateway.app import open_provider
+
+    async def open_and_close() -> str:
+        provider = open_provider(settings)
+        await provider.close()
+        return str(settings.identity.users_file or settings.identity.webhook_url)
+
+    try:
+        return asyncio.run(open_and_close())
+    except ValueError as error:
+        raise ValueError(f"identity.users_file: {error}") from None
+
+
+def _check_clients(settings: Settings) -> str:
+    from gateway.identity.passwords import check_hash
+
+    for name, hashed in settings.introspection.clients.items():
+        try:
+            check_hash(hashed)
+        except ValueError as error:
+            raise ValueError(f"introspection.clients.{name}: {error}") from None
+    return f"{len(settings.introspection.clients)} clients"
+
+
+def _check_redis(settings: Settings) -> str:
+    _with_store(settings, lambda store: store.ping())
+    return "answers"
+
+
+def _check_jwks(settings: Settings) -> str:
+    for position, issuer in enumerate(settings.issuers):
+        try:
+            _fetch_jwks(issuer.jwks_url)
+        except (OSError, HTTPException, ValueError) as error:  # urllib.error.URLError is an OSError
+            raise ValueError(f"issuers.{position}.jwks_url: {issuer.jwks_url}: {_reason(error)}") from None
+    return f"{len(settings.issuers)} other issuers"
+
+
+def _fetch_jwks(url: str) -> None:
+    """Raise OSError or ValueError unless a JWK Set is there (RFC 7517 5)."""
+    with urllib.request.urlopen(url, timeout=JWKS_TIMEOUT) as answer:  # noqa: S310  # settings take https alone
+        document = json.loads(answer.read(JWKS_LIMIT))
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or not keys:
+        raise ValueError("has no keys")
+
+
+_CHECKS: dict[str, Callable[[Settings], str]] = {
+    "files": _check_files,
+    "keys": _check_keys,
+    "tls": _check_tls,
+    "identity": _check_identity,
+    "introspection": _check_clients,
+    "redis": _check_redis,
+    "jwks": _check_jwks,
+}
+
+
+# --- what the commands share ---
+
+
+def _load(path: Path | None, overrides: Mapping[str, str] | None = None) -> Settings:
+    from gateway.settings import load
+
+    return load(path, {**os.environ, **(overrides or {})})
+
+
+def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
+    """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
+    from gateway.app import open_store, redis_endpoint
+
+    try:
+        endpoint = redis_endpoint(settings)
+    except ValueError as error:
+        raise ValueError(f"redis.url: {error}") from None
+
+    async def run() -> T:
+        store = open_store(settings, endpoint)
+        try:
+            return await ask(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def _told(path: Path | None = None) -> Iterator[None]:
+    """Turn what an operator can mend into lines and exit status 1; a defect of ours keeps its traceback."""
+    try:
+        yield
+    except Exception as error:
+        lines = _explain(error)
+        if lines is None:
+            raise
+        for line in lines:
+            click.echo(_plain(f"{path}: {line}" if path else line), err=True)
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> list[str] | None:
+    """Return what an operator can mend, None for a defect or for click's own exceptions."""
+    from gateway.errors import StoreUnavailable
+    from gateway.settings import SettingsError
+
+    match error:
+        case SettingsError():
+            return error.lines
+        case StoreUnavailable():
+            return [f"Redis does not answer: {error.reason}"]
+        case ValueError() | OSError():
+            return [_reason(error)]
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
+def _write_key(directory: Path, file: KeyFile) -> Path:
+    """Write a key that only we may read. Raises FileExistsError rather than replace one."""
+    path = directory / file.name
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as out:
+        out.write(file.data)
+    return path
+
+
+def _row(session: Session) -> tuple[str, ...]:
+    times = (session.created_at, session.last_used_at, session.expires_at)
+    return (session.id, session.device or "-", session.ip or "-", *map(_time, times))
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}" if seconds else "never"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [[_plain(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _plain(text: str) -> str:
+    """Return a text that says nothing to a terminal: devices and addresses are what a client sent."""
+    return "".join(char if char.isprintable() else "?" for char in text)

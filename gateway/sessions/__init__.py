@@ -1,0 +1,11 @@
+"""STATE: the sessions in Redis. The only room that imports redis.
+
+connect.py    where Redis is: a URL into an endpoint, an endpoint into a redis-py client
+keyspace.py   every key, its partition and its TTL, on one page
+record.py     what a session is, and its one line of text in Redis
+store.py      login, rotate, revoke, list, rate limits: one Lua script each, atomic
+liveness.py   "is this session alive, this token not revoked?", batched by event-loop tick
+wire.py       the connection that those batches travel on
+resp.py       what is said on it, pure
+lua/          the scripts; record.lua stands before each of them
+"""

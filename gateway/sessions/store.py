@@ -1,0 +1,326 @@
+"""The store: what changes sessions, one Lua script an operation, atomic.
+
+Laws: every key ends with what it stands for. A session that has ended leaves nothing behind and never
+comes back. Nothing but StoreUnavailable comes out of it when Redis does not answer, and then nobody
+knows whether the operation took place: asking again is safe for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from gateway.errors import StoreUnavailable
+from gateway.sessions import record
+from gateway.sessions.keyspace import Keyspace, is_session_id, new_session_id, partition
+from gateway.sessions.record import NewIdentity, NewSession, Session
+from gateway.tokens.rotation import Outcome
+
+__all__ = ["NewIdentity", "NewSession", "Rotation", "Session", "SessionPolicy", "SessionStore"]
+
+_MAX_END = 2**53 - 1  # ms; the greatest that a Lua number holds exactly
+_MAX_TOKEN_ID = 255
+
+Argument = str | bytes | int
+Sessions = list[Session]  # the class below has a method named list
+SessionIds = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """How long sessions live, in seconds; 0 = never for the two ends. `max_sessions` 0 = no cap."""
+
+    refresh_ttl: float
+    session_ttl: float
+    grace: float
+    max_sessions: int
+    leeway: float
+    access_ttl: float
+
+    def __post_init__(self) -> None:
+        for name in ("refresh_ttl", "session_ttl"):
+            value = getattr(self, name)
+            if value and not value >= 1:
+                raise ValueError(f"{name} must be 0 or at least one second")
+        for name in ("grace", "max_sessions", "leeway"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a refresh came to. `session` is the session after it, or what it was where it is over."""
+
+    outcome: Outcome
+    session: Session | None
+
+
+class _Script:
+    """A script with record.lua before it, known to Redis by its SHA-1."""
+
+    __slots__ = ("digest", "name", "text")
+
+    def __init__(self, name: str) -> None:
+        folder = resources.files("gateway.sessions") / "lua"
+        self.name = name
+        self.text = "".join((folder / file).read_text("utf-8") for file in ("record.lua", f"{name}.lua"))
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_CREATE, _ROTATE, _MARK_USED = _Script("create"), _Script("rotate"), _Script("mark_used")
+_END, _END_ALL, _LIST = _Script("end"), _Script("end_all"), _Script("list")
+_REVOKE_TOKEN, _ATTEMPT = _Script("revoke_token"), _Script("attempt")
+
+
+class SessionStore:
+    """Sessions under one prefix of one Redis.
+
+    `timeout` bounds every operation, in seconds; with `wait_replicas` a revocation may take it twice.
+    `clock` returns Unix seconds and takes the place of the time of Redis; it is for tests. `observe` is told
+    each operation and the seconds it took, also where it failed.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        prefix: str,
+        policy: SessionPolicy,
+        timeout: float,
+        wait_replicas: int = 0,
+        clock: Callable[[], float] | None = None,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._client: Any = client  # redis-py types a reply as a union of awaitable and not
+        self._keys = Keyspace(prefix)
+        self._policy = policy
+        self._timeout = timeout
+        self._wait_replicas = wait_replicas
+        self._clock = clock
+        self._observe = observe
+
+    async def create(self, new: NewSession) -> Session:
+        """Begin a session. It ends the user's session on the same device, and the least recently used over the cap.
+
+        Raises ValueError for a subject, device or claims that do not fit (record.py), StoreUnavailable.
+        """
+        record.check_subject(new.subject)
+        session_id, keys, digit = new_session_id(new.subject), self._keys, partition(new.subject)
+        policy = self._policy
+        reply = await self._run(
+            _CREATE,
+            [
+                keys.session(session_id),
+                keys.alive(session_id),
+                keys.user(new.subject),
+                keys.epoch(digit),
+                keys.sessions(digit),
+                keys.whitelist(digit),
+            ],
+            [
+                session_id,
+                new.subject,
+                record.client_part(new),
+                record.device_start(new.device),
+                record.identity_part(new),
+                _milliseconds(policy.refresh_ttl),
+                _milliseconds(policy.session_ttl),
+                policy.max_sessions,
+            ],
+        )
+        session = self._parse(session_id, _item(reply, 0))
+        if session is None:
+            raise StoreUnavailable("create: malformed reply")
+        return session
+
+    async def get(self, session_id: str) -> Session | None:
+        if not is_session_id(session_id):
+            return None
+        async with self._answering("get"):
+            text = await self._client.get(self._keys.session(session_id))
+        session = self._parse(session_id, text)
+        return None if session is None or self._has_ended(session) else session
+
+    async def rotate(self, session_id: str, counter: int, *, refreshed: NewIdentity | None = None) -> Rotation:
+        """Present the refresh token of `counter`: the table of tokens/rotation.py.
+
+        `refreshed` is what a recheck of the user brought; it is stored where the refresh is served.
+        """
+        if not is_session_id(session_id):
+            return Rotation(Outcome.UNKNOWN, None)
+        policy = self._policy
+        reply = await self._run(
+            _ROTATE,
+            self._own_keys(session_id),
+            [
+                session_id,
+                counter,
+                _milliseconds(policy.grace),
+                _milliseconds(policy.refresh_ttl),
+                _milliseconds(policy.session_ttl),
+                record.identity_part(refreshed) if refreshed else b"",
+            ],
+        )
+        outcome, session = _outcome(_item(reply, 0)), self._parse(session_id, _item(reply, 1))
+        if session is None and outcome in (Outcome.ROTATED, Outcome.REPLAYED):
+            raise StoreUnavailable("rotate: malformed reply")
+        return Rotation(outcome, session)
+
+    async def mark_used(self, session_id: str, counter: int) -> None:
+        """Note that an access token minted with `counter` was seen: its predecessor's grace begins."""
+        if is_session_id(session_id):
+            await self._run(_MARK_USED, [self._keys.session(session_id)], [counter])
+
+    async def list(self, subject: str) -> Sessions:
+        """Return the user's sessions, the most recently used first."""
+        keys, digit = self._keys, partition(subject)
+        reply = await self._run(_LIST, [keys.user(subject), keys.sessions(digit)], [])
+        items = _items(reply)
+        parsed = (self._parse(_ascii(sid), text) for sid, text in zip(items[::2], items[1::2], strict=False))
+        return sorted((session for session in parsed if session), key=_recency, reverse=True)
+
+    async def end(self, session_id: str) -> bool:
+        """End a session; True if it was alive. Once this has returned, no replica lets its tokens through."""
+        if not is_session_id(session_id):
+            return False
+        reply = await self._run(_END, self._own_keys(session_id), [session_id])
+        await self._replicated(session_id[0])
+        return _number(reply) == 1
+
+    async def end_all(self, subject: str, keep: str = "") -> SessionIds:
+        """End all sessions of a user, or all but `keep`; the ids of those that were alive."""
+        keys, digit = self._keys, partition(subject)
+        reply = await self._run(
+            _END_ALL,
+            [keys.user(subject), keys.sessions(digit), keys.whitelist(digit)],
+            [keep.encode("utf-8", "replace")],
+        )
+        await self._replicated(digit)
+        return [_ascii(sid) for sid in _items(reply)]
+
+    async def revoke_token(self, token_id: str, expires_at: int) -> None:
+        """Put a token on the blacklist until its `exp` (Unix seconds) and the leeway have passed.
+
+        Raises ValueError for an id that no token here may have.
+        """
+        if not 0 < len(token_id) <= _MAX_TOKEN_ID:
+            raise ValueError(f"a token id must be 1 to {_MAX_TOKEN_ID} characters")
+        until = min(_milliseconds(min(expires_at, _MAX_END) + self._policy.leeway), _MAX_END)
+        await self._run(_REVOKE_TOKEN, [self._keys.revoked(token_id)], [until])
+        await self._replicated(self._keys.token_partition(token_id))
+
+    async def attempt(self, kind: str, who: str, per_minute: int) -> float:
+        """Count an attempt of `who`; 0 if it is allowed, else the seconds until one is. `per_minute` 0 = no limit."""
+        if per_minute <= 0:
+            return 0.0
+        reply = await self._run(_ATTEMPT, [self._keys.attempt(kind, who)], [per_minute])
+        return _number(reply) / 1_000_000
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless Redis answers."""
+        async with self._answering("ping"):
+            await self._client.ping()
+
+    async def close(self) -> None:
+        async with self._answering("close"):
+            await self._client.aclose()
+
+    def _own_keys(self, session_id: str) -> Sequence[bytes]:
+        keys = self._keys
+        return keys.session(session_id), keys.alive(session_id), keys.users(session_id[0])
+
+    def _parse(self, session_id: str, text: Any) -> Session | None:
+        return record.parse(session_id, text, self._policy.session_ttl)
+
+    def _has_ended(self, session: Session) -> bool:
+        """Tell by the pushed clock; without one Redis has dropped what has ended."""
+        return self._clock is not None and 0 < session.expires_at <= self._clock()
+
+    async def _run(self, script: _Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        now: Argument = "" if self._clock is None else _milliseconds(self._clock())
+        rest = (len(keys), *keys, now, *arguments)
+        async with self._answering(script.name):
+            try:
+                return await self._client.evalsha(script.digest, *rest)
+            except NoScriptError:
+                return await self._client.eval(script.text, *rest)
+
+    async def _replicated(self, digit: str) -> None:
+        """Wait until replicas hold what was written, as far as the policy asks (WAIT).
+
+        WAIT speaks for the writes of its own connection alone. The fence is such a write; replicas that
+        have it have all that came before it, also where an earlier try had written already.
+        """
+        if not self._wait_replicas:
+            return
+        wait = max(1, int(self._timeout * 800))
+        async with self._answering("wait"), self._client.pipeline(transaction=False) as pipe:
+            pipe.set(self._keys.fence(digit), b"1", px=wait)
+            pipe.wait(self._wait_replicas, wait)
+            reply = await pipe.execute()
+        if _number(_item(reply, 1)) < self._wait_replicas:
+            raise StoreUnavailable("wait: too few replicas have acknowledged")
+
+    @asynccontextmanager
+    async def _answering(self, operation: str) -> AsyncIterator[None]:
+        """Translate whatever goes wrong in asking Redis; the one edge where foreign exceptions end.
+
+        Exception, not RedisError: redis-py meets a reply that no Redis sends with whatever comes of it.
+        """
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except Exception as error:
+            raise StoreUnavailable(f"{operation}: {type(error).__name__}: {error}"[:200]) from error
+        finally:
+            if self._observe is not None:
+                self._observe(operation, time.perf_counter() - begun)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _recency(session: Session) -> tuple[int, int]:
+    return session.last_used_at, session.created_at
+
+
+def _outcome(value: Any) -> Outcome:
+    try:
+        return Outcome(_ascii(value))
+    except ValueError as error:
+        raise StoreUnavailable("malformed reply") from error
+
+
+def _item(reply: Any, position: int) -> Any:
+    items = _items(reply)
+    if len(items) <= position:
+        raise StoreUnavailable("malformed reply")
+    return items[position]
+
+
+def _items(reply: Any) -> list[Any]:
+    if not isinstance(reply, list):
+        raise StoreUnavailable("malformed reply")
+    return reply
+
+
+def _ascii(value: Any) -> str:
+    if not isinstance(value, bytes) or not value.isascii():
+        raise StoreUnavailable("malformed reply")
+    return value.decode("ascii")
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise StoreUnavailable("malformed reply")
+    return value

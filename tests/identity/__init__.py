@@ -1,0 +1,1 @@
+"""Who is this user: hashes, the users file, the webhook."""

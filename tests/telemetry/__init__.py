@@ -1,0 +1,1 @@
+"""What the operator is told: numbers that add up over workers, and logs without secrets."""
