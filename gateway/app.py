@@ -18,6 +18,7 @@ from typing import Any
 from gateway.api import Clients, RefreshCookie, Services, create_api
 from gateway.api.management import Management, create_management
 from gateway.api.oauth import Revoker
+from gateway.errors import NoRoute
 from gateway.gate import Gate
 from gateway.grants import Grants, Limits
 from gateway.identity import Provider, UsersFile, Webhook
@@ -41,7 +42,8 @@ from gateway.tokens.verifier import Verifier
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
-CONTROL_PATHS = (b"/auth", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
 
 
 class Keys:
@@ -182,7 +184,7 @@ class Worker:
         )
 
     def _table(self) -> RouteTable:
-        control = [Route(name=path.decode(), path=path, rule=OPEN) for path in CONTROL_PATHS]
+        control = [Route(name="control", path=path, rule=OPEN, raw=path in RAW_PATHS) for path in CONTROL_PATHS]
         return RouteTable([*control, *(self._route(route) for route in self.settings.routes)])
 
     def _route(self, route: RouteSettings) -> Route:
@@ -221,6 +223,8 @@ class Worker:
 
         def match(host: bytes, path: bytes, method: bytes) -> AccessRule:
             route, _ = table.find(host, path)
+            if route.upstream is None:  # no other proxy guards what is ours alone
+                raise NoRoute
             check_method(route, method)
             return route.rule
 

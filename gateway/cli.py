@@ -46,7 +46,7 @@ _config = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="tokengate", message="%(prog)s %(version)s")
 def main() -> None:
     """An authenticating reverse proxy: sessions, access tokens, refresh tokens, exact revocation."""
 
@@ -143,7 +143,7 @@ def sessions() -> None:
 def list_sessions(subject: str, path: Path | None) -> None:
     """List the sessions of a user, the most recently used first."""
     with _told(path):
-        found = _with_store(_load(path), lambda store: store.list(subject))
+        found = _with_store(_shared(_load(path)), lambda store: store.list(subject))
         _table(
             ("SESSION", "DEVICE", "IP", "CREATED", "LAST USED", "EXPIRES"),
             [_row(session) for session in found],
@@ -161,7 +161,7 @@ def revoke(session_id: str | None, subject: str | None, path: Path | None) -> No
     with _told(path):
         from gateway.telemetry import audit, configure_logging
 
-        settings = _load(path)
+        settings = _shared(_load(path))
         configure_logging(sys.stderr, settings.log.level)
         if session_id is not None:
             ended = int(_with_store(settings, lambda store: store.end(session_id)))
@@ -291,6 +291,13 @@ def _load(path: Path | None, overrides: Mapping[str, str] | None = None) -> Sett
     return load(path, {**os.environ, **(overrides or {})})
 
 
+def _shared(settings: Settings) -> Settings:
+    """Return settings whose store other processes see too. Raises ValueError."""
+    if settings.redis.url.get_secret_value().startswith("memory://"):
+        raise ValueError("redis.url: memory:// lives in the serving process; a store that this one can reach is needed")
+    return settings
+
+
 def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
     """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
     from gateway.app import open_store, redis_endpoint
@@ -340,7 +347,9 @@ def _explain(error: Exception) -> list[str] | None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _write_key(directory: Path, file: KeyFile) -> Path:

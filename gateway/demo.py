@@ -1,4 +1,6 @@
-"""The sample backend of `tokengate demo`: it says what reached it, and knows nothing of tokens or sessions."""
+"""What `tokengate demo` shows: a sample backend that says what reached it and knows nothing of tokens or
+sessions, and three lines to paste that follow one session from its login to its end.
+"""
 
 from __future__ import annotations
 
@@ -53,3 +55,29 @@ async def _answer(scope: Any, body: bytes, send: Any) -> None:
 def _shown(name: bytes, value: bytes) -> str:
     """Tokens are not repeated, not even to who sent them."""
     return value[:12].decode("latin-1") + "..." if name in SECRET else value.decode("latin-1")
+
+
+def introduction(url: str, management: str) -> str:
+    """Return what the demo prints: where it is, who may sign in, and what to paste."""
+    take = "sed 's/.*\"%s\":\"\\([^\"]*\\)\".*/\\1/'"
+    access, refresh = take % "access_token", take % "refresh_token"
+    call = f'curl -si {url}/api/hello -H "Authorization: Bearer $A"'
+    json = "-H 'Content-Type: application/json'"
+    return f"""
+tokengate demo: {url}  (sample backend behind /api/, metrics at http://{management}/metrics)
+sample user: demo / demo. Access tokens live for 60 seconds here. Paste, one line after the other:
+
+1. sign in, and call the backend with the token: it is told who calls
+T=$(curl -s {url}/auth/login {json} -d '{{"username":"demo","password":"demo"}}'); \
+A=$(echo "$T" | {access}); R=$(echo "$T" | {refresh}); {call}
+
+2. a minute later: 401 expired_token, then a refresh, then the call again
+sleep 61; {call}; echo; T=$(curl -s {url}/auth/token -d grant_type=refresh_token -d "refresh_token=$R"); \
+A=$(echo "$T" | {access}); R=$(echo "$T" | {refresh}); {call}
+
+3. sign out: the token has most of its minute left, and is 401 revoked_token at once
+curl -si -X POST {url}/auth/logout -H "Authorization: Bearer $A"; {call}; echo
+
+Ctrl+C ends it; nothing is kept.
+
+"""

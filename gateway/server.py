@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,13 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from gateway.app import Gateway, Worker
-from gateway.settings import Settings, load
+from gateway.demo import backend as sample_backend
+from gateway.demo import introduction
+from gateway.settings import Settings, load, sample
 from gateway.telemetry import configure_logging
+from gateway.tokens.keyring import generate, generate_refresh
 
+DEMO_ALGORITHM = "ES256"
 CONFIG_PATH = "TOKENGATE_INTERNAL_CONFIG"
 RUN_DIRECTORY = "TOKENGATE_INTERNAL_RUN"
 BACKLOG = 4096
@@ -88,6 +93,30 @@ def serve(settings: Settings, config: Path | None, workers: int | None = None) -
     finally:
         shutil.rmtree(run_directory, ignore_errors=True)
     return 0
+
+
+def demo() -> int:
+    """Serve the sample on this machine: embedded store, sample backend, keys that end with it. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix="tokengate-demo-") as keys:
+        for key in (generate(DEMO_ALGORITHM, time.time()), generate_refresh(time.time())):
+            file = Path(keys) / key.name
+            file.touch(mode=0o600)
+            file.write_bytes(key.data)
+        given = {
+            "TOKENGATE_TOKENS__SIGNING_KEYS": keys,
+            "TOKENGATE_IDENTITY__USERS_FILE": str(sample("users.demo.toml")),
+        }
+        settings = load(sample("demo.toml"), {**os.environ, **given})
+        configure_logging(sys.stderr, settings.log.level)
+        backend = next(iter(settings.routes[0].upstream))
+
+        def beside(worker: Worker) -> list[tuple[Any, socket.socket]]:
+            return [(sample_backend, listen(backend.host, backend.port))]
+
+        app = gateway(lambda: settings, None, beside)
+        sys.stdout.write(introduction(settings.tokens.issuer, str(settings.management.bind)))
+        sys.stdout.flush()
+        return _run(app, settings)
 
 
 def child() -> Gateway:

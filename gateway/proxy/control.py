@@ -147,7 +147,7 @@ class ControlExchange:
         keep = cycle is not None and cycle.keep_alive
         if cycle is not None:
             cycle.flow.resume_reading()
-        self.protocol.finished(keep)
+        self.protocol.finished(keep, self.protocol.loop.time())
 
     def client_gone(self) -> None:
         cycle = self.cycle

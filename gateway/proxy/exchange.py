@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.proxy.protocol import GatewayProtocol
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
+KNOWN_HOSTS = 1024  # Host values remembered as well-formed
 HELD_BODY = 65536  # request body held while the gate or the pool decides
 DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 REASONS = {
@@ -150,19 +151,25 @@ def read_head(protocol: GatewayProtocol, method: bytes, version: str, keep_alive
     plane = protocol.plane
     head = Head(method, http11, keep_alive, protocol.headers)
     head.read(plane.kinds, plane.own_cookies)
-    if head.hosts != 1 and (head.hosts or http11) or head.hosts and not _HOST.match(head.host):  # RFC 9112 3.2
-        raise errors.BadRequest("host")
+    if head.hosts != 1 or head.host not in plane.hosts:
+        _check_host(head, plane.hosts)
     target = protocol.url
     if target[:1] != b"/":
         target = _absolute(head, target)
-    path, mark, query = target.partition(b"?")
-    if b"#" in query:
-        raise errors.BadRequest("fragment")
-    head.query = mark + query
-    head.route, head.path = plane.table.find(head.host, path)
+    head.route, head.path, head.query = plane.table.look_up(head.host, target)
     if head.route.methods:
         check_method(head.route, method)
     return head
+
+
+def _check_host(head: Head, known: set[bytes]) -> None:
+    """Raise BadRequest unless there is one Host and it is one (RFC 9112 3.2; HTTP/1.0 may have none)."""
+    if head.hosts > 1 or (head.hosts == 0 and head.http11) or (head.hosts and not _HOST.match(head.host)):
+        raise errors.BadRequest("host")
+    if len(head.host) <= 255:
+        if len(known) >= KNOWN_HOSTS:
+            known.clear()
+        known.add(head.host)
 
 
 def _absolute(head: Head, target: bytes) -> bytes:
@@ -200,7 +207,7 @@ class Refusal:
         protocol = self._protocol
         protocol.plane.meters.rejected("", self._error.code)
         protocol.transport.write(render(self._error, protocol.plane.realm, keep_alive=self._keep_alive))
-        protocol.finished(self._keep_alive)
+        protocol.finished(self._keep_alive, protocol.loop.time())
 
     def body(self, data: bytes) -> None: ...
     def end(self) -> None: ...
@@ -245,7 +252,7 @@ class Exchange:
             if len(tokens) > 1:
                 raise errors.InvalidToken("several Authorization headers")
             if rule.auth == "none":
-                self._forward()
+                self.route.upstream.acquire(self)
                 return
             claims = self.claims = plane.gate.identify(tokens[0]) if tokens else None
         except GatewayError as error:
@@ -264,7 +271,7 @@ class Exchange:
         except GatewayError as error:
             self.refuse(error)
         else:
-            self._forward()
+            self.route.upstream.acquire(self)
 
     # --- the request head ---
 
@@ -316,24 +323,22 @@ class Exchange:
 
     # --- to the backend ---
 
-    def _forward(self) -> None:
-        self.route.upstream.acquire(self)
-
     def connected(self, upstream: Any) -> None:
         """A connection is ours: send what there is (called by the pool)."""
         self.upstream = upstream
-        transport = upstream.transport
-        transport.write(self._head_bytes())
+        self.sent = True
+        upstream.transport.write(self._head_bytes())
         if self.held:
             for piece in self.held:
                 self._send(piece)
-            self.held = []
+            self.held.clear()
             self.protocol.resume_reading()
-        self.sent = True
-        if self.whole:
+        if not self.whole:
+            self.protocol.wait_for(self.route.idle_timeout)
+        elif self.head.chunked:
             self._sent_all()
         else:
-            self.protocol.wait_for(self.route.idle_timeout)
+            self.protocol.wait_for(self.route.response_timeout)
 
     def _send(self, piece: bytes) -> None:
         transport = self.upstream.transport
@@ -369,7 +374,7 @@ class Exchange:
         """The request has been read to its end (called by the connection)."""
         self.whole = True
         if self.done:
-            self.protocol.finished(self.keep_alive)
+            self.protocol.finished(self.keep_alive, self.protocol.loop.time())
         elif self.upstream is not None and self.sent:
             self._sent_all()
 
@@ -390,24 +395,25 @@ class Exchange:
         self.status = status
         if not self.whole:  # an early answer: the rest of the request is not waited for
             self.keep_alive = False
-        self.protocol.deadline = 0.0
         self.protocol.wait_for(self.route.idle_timeout)
         return self.keep_alive and not self.plane.draining
 
     def progressed(self) -> None:
         """Something came: the next piece has its full time again."""
-        self.protocol.deadline = self.protocol.loop.time() + self.route.idle_timeout
+        self.protocol.wait_for(self.route.idle_timeout)
 
     def responded(self) -> None:
         """The answer has been passed on to its end."""
         self.upstream = None
-        self._count(self.status)
         self.done = True
+        protocol = self.protocol
+        now = protocol.loop.time()
+        self.route.meter.done(self.status, now - self.started)
         if self.whole:
-            self.protocol.finished(self.keep_alive)
+            protocol.finished(self.keep_alive, now)
         else:
-            self.protocol.active = None
-            self.protocol.close_gracefully()
+            protocol.active = None
+            protocol.close_gracefully()
 
     def upstream_lost(self, error: GatewayError, *, reused: bool) -> None:
         """The connection broke, or what came was not HTTP."""
@@ -442,7 +448,7 @@ class Exchange:
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only))
         self.held = []
         if self.whole or not keep:
-            protocol.finished(keep)
+            protocol.finished(keep, protocol.loop.time())
         else:  # read the rest of the body, so that the connection can be kept
             protocol.resume_reading()
             protocol.wait_for(self.plane.header_timeout)
@@ -498,9 +504,7 @@ class Exchange:
             upstream.abandon()
 
     def _count(self, status: int) -> None:
-        meter = self.route.meter
-        if meter is not None:
-            meter.done(status, self.protocol.loop.time() - self.started)
+        self.route.meter.done(status, self.protocol.loop.time() - self.started)
 
 
 # Headers that a `Connection` value cannot make hop-by-hop here: they frame, address or guard the request.

@@ -48,6 +48,7 @@ class Plane:
     header_timeout: float = 10.0
     keepalive_timeout: float = 75.0
     draining: bool = False
+    hosts: set[bytes] = field(default_factory=set)
     response_kinds: ResponseKinds = field(default_factory=ResponseKinds)
     wheel: Wheel = field(init=False)
     control_meter: Any = None

@@ -121,7 +121,7 @@ class GatewayProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.deadline = 0.0
-        self.server_state.connections.discard(self)  # type: ignore[arg-type]
+        self.server_state.connections.discard(self)
         self.plane.meters.connection("client", -1)
         if self.flow is not None:
             self.flow.resume_writing()
@@ -175,7 +175,11 @@ class GatewayProtocol(asyncio.Protocol):
 
     def wait_for(self, seconds: float) -> None:
         """Be called back unless the deadline is moved within so many seconds."""
-        self.deadline = deadline = self.loop.time() + seconds
+        self.wait_until(self.loop.time() + seconds)
+
+    def wait_until(self, deadline: float) -> None:
+        """The same, at a time of the loop."""
+        self.deadline = deadline
         if not self.due or deadline < self.due:
             self.plane.wheel.watch(self)
 
@@ -290,11 +294,13 @@ class GatewayProtocol(asyncio.Protocol):
     def _read_head(self) -> exchanges.Answering:
         parser = self.parser
         try:
-            self._check_size()
+            plane = self.plane
+            if self.head_bytes + self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
+                self._check_size()
             head = exchanges.read_head(self, parser.get_method(), parser.get_http_version(), parser.should_keep_alive())
         except GatewayError as error:
             return Refusal(self, error, keep_alive=False)
-        if parser.should_upgrade() and head.chunked:  # its body could not be told from what follows the upgrade
+        if head.chunked and parser.should_upgrade():  # its body could not be told from what follows the upgrade
             return Refusal(self, errors.BadRequest("upgrade with a chunked body"), keep_alive=False)
         if head.route.upstream is None:
             return ControlExchange(self, head)
@@ -314,7 +320,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         incoming = self.incoming
-        if incoming is None or (incoming.left > 0 and self.parser.should_upgrade()):
+        if incoming is None or (incoming.left and self.parser.should_upgrade()):
             return
         self.incoming = None
         incoming.end()
@@ -327,7 +333,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.queue.append(exchange)
         self.pause_reading()
 
-    def finished(self, keep_alive: bool) -> None:
+    def finished(self, keep_alive: bool, now: float) -> None:
         """The active request has been read and answered: begin the next one, or end the connection."""
         self.active = None
         if self.closed:
@@ -338,8 +344,10 @@ class GatewayProtocol(asyncio.Protocol):
             if not self.pumping:
                 self._pump()
         else:
-            self.resume_reading()
-            self.wait_for(self.plane.header_timeout if self.in_head else self.plane.keepalive_timeout)
+            if self.read_paused:
+                self.resume_reading()
+            plane = self.plane
+            self.wait_until(now + (plane.header_timeout if self.in_head else plane.keepalive_timeout))
 
     def _pump(self) -> None:
         """Start queued requests one after the other, without recursion where they are answered at once."""

@@ -23,7 +23,8 @@ OPEN = AccessRule(auth="none", roles_any=frozenset(), scopes_all=frozenset(), li
 class Route:
     """One route, ready to use. Times are seconds, sizes bytes.
 
-    `upstream` is the pool that serves it, None for the control plane. `meter` counts its answers.
+    `upstream` is the pool that serves it, None for the control plane. `meter` counts its answers. `raw` is
+    for forward-auth: what follows the route's path is the path of another request, and stays as it came.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Route:
     forward_authorization: bool = True
     response_timeout: float = 30.0
     idle_timeout: float = 300.0
+    raw: bool = False
     allow: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -54,15 +56,22 @@ class Route:
         return rest if rest[:1] == b"/" else b"/" + rest
 
 
+Found = tuple[Route, bytes, bytes]
+_MEMORY = 4096  # targets remembered, of at most so many bytes each
+_SHORT = 256
+
+
 class RouteTable:
     """Finds the route of (host, path)."""
 
-    __slots__ = ("_any", "_by_host", "_longest")
+    __slots__ = ("_any", "_by_host", "_known", "_longest", "_raw")
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        self._known: dict[bytes, Found] = {}
         self._any: dict[bytes, Route] = {}
         self._by_host: dict[bytes, dict[bytes, Route]] = {}
         self._longest = 0
+        self._raw: list[tuple[bytes, Route]] = []
         for route in routes:
             self._add(route)
 
@@ -72,13 +81,38 @@ class RouteTable:
         if prefix in table:
             raise ValueError(f"two routes for {route.host.decode()}{route.path.decode()}")
         table[prefix] = route
+        if route.raw:
+            self._raw.append((prefix, route))
         self._longest = max(self._longest, len(prefix))
+
+    def look_up(self, host: bytes, target: bytes) -> Found:
+        """Return (route, normal path, query with its `?`) for a target in origin form (RFC 9112 3.2.1).
+
+        Raises NoRoute or BadRequest. Where no route names a host, short targets are remembered.
+        """
+        found = self._known.get(target)
+        return found if found is not None else self._look_up(host, target)
+
+    def _look_up(self, host: bytes, target: bytes) -> Found:
+        path, mark, query = target.partition(b"?")
+        if b"#" in query:
+            raise BadRequest("fragment")
+        route, normal = self.find(host, path)
+        found = route, normal, mark + query
+        if not self._by_host and len(target) <= _SHORT:
+            if len(self._known) >= _MEMORY:
+                self._known.clear()
+            self._known[target] = found
+        return found
 
     def find(self, host: bytes, path: bytes) -> tuple[Route, bytes]:
         """Return the route and the normal path for a raw path (no query).
 
         Raises NoRoute, or BadRequest for a path that two readers could take for different routes.
         """
+        for prefix, route in self._raw:
+            if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/"):
+                return route, path
         if paths.is_plain(path):
             return self._match(host, path), path
         normal = paths.normalise(path)

@@ -112,7 +112,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Begin an exchange."""
         self.exchange = exchange
         self.served += 1
-        self._begin()
+        if self.ended:
+            self._begin()
         exchange.connected(self)
         if exchange.protocol.write_paused:
             self.pause_reading()
@@ -131,7 +132,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.keep and not self.unusable and exchange.whole:
             if self.bodyless:
                 self.parser = httptools.HttpResponseParser(self)  # it would wait for a body
-            self.resume_reading()
+            if self.paused:
+                self.resume_reading()
             self.pool.release(self)
         else:
             self.unusable = True

@@ -140,3 +140,25 @@ def test_a_method_that_the_route_does_not_take_is_named_with_those_it_takes() ->
 )
 def test_a_stripped_prefix_leaves_a_path(strip: bytes, path: bytes, target: bytes) -> None:
     assert route(b"/api/", strip_prefix=strip).target(path) == target
+
+
+def test_the_path_of_another_request_behind_a_raw_route_is_left_as_it_came() -> None:
+    table = RouteTable([route(b"/"), route(b"/auth"), route(b"/auth/verify", raw=True)])
+    for path in (b"/auth/verify/../../x", b"/auth/verify/%2e%2e/me", b"/auth/verify//a/./b", b"/auth/verify"):
+        assert table.find(b"", path) == (table.find(b"", b"/auth/verify")[0], path)
+    assert table.find(b"", b"/auth/verifyx")[0].name == "/auth"
+
+
+def test_a_remembered_target_is_found_again_with_its_query_and_the_memory_is_bounded() -> None:
+    table = RouteTable([route(b"/")])
+    for _ in range(2):
+        found, path, query = table.look_up(b"", b"/a/%61?b=%61")
+        assert (found.name, path, query) == ("/", b"/a/a", b"?b=%61")
+    for number in range(10_000):
+        table.look_up(b"", b"/%d" % number)
+    assert len(table._known) <= 4096
+
+
+def test_a_target_is_not_remembered_for_another_host() -> None:
+    table = RouteTable([route(b"/"), route(b"/", host=b"b.example")])
+    assert [table.look_up(host, b"/x")[0].name for host in (b"a.example", b"b.example")] == ["/", "b.example/"]

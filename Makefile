@@ -1,0 +1,46 @@
+# Needs Python 3.11 or newer and make, nothing else. Everything is installed into $(VENV).
+
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   serve the gateway, an embedded store and a sample backend on this machine"
+	@echo "make test   run the tests; PYTEST_ARGS=... is passed on"
+	@echo "make lint   formatting, lints, types and the map of imports"
+	@echo "make bench  measure the cost of a request beside nginx"
+	@echo "make clean  remove $(VENV) and what tools left behind"
+
+demo: $(VENV)/.installed
+	$(BIN)/tokengate demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+
+$(VENV)/.installed: EXTRA =
+$(VENV)/.installed-test: EXTRA = [test]
+$(VENV)/.installed-dev: EXTRA = [dev]
+
+# A stamp each, so that nothing is installed again until pyproject.toml changes.
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
+	@touch $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

