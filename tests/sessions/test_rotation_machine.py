@@ -27,8 +27,8 @@ from gateway.tokens.rotation import Outcome, SessionState, ended, mark_used, rot
 from tests.sessions.world import Clock, login
 
 GRACE = 10.0
-SESSIONS = st.integers(0, 5)
-TIMES = st.sampled_from([0.25, 1.0, 9.75, GRACE, GRACE + 0.25, 59.75, 60.0, 200.0])
+SESSIONS = st.integers(0, 2)  # few, so that a history dwells on one
+TIMES = st.sampled_from([0.25, GRACE, GRACE, GRACE + 0.25, GRACE + 0.25, 40.0])
 
 
 @dataclass
@@ -71,9 +71,11 @@ class RotationMachine(RuleBasedStateMachine):
         self.runner.close()
 
     def chosen(self, number: int) -> Model:
-        return self.sessions[number % len(self.sessions)]
+        """Return one of the last three sessions, dead or alive."""
+        recent = self.sessions[-3:]
+        return recent[number % len(recent)]
 
-    @precondition(lambda self: len(self.sessions) < 6)
+    @precondition(lambda self: len(self.sessions) < 6 and sum(map(self.alive, self.sessions)) < 3)
     @rule(subject=st.sampled_from(["u-1", "u-2"]))
     def log_in(self, subject: str) -> None:
         session = self.run(self.store.create(login(subject)))
@@ -92,7 +94,7 @@ class RotationMachine(RuleBasedStateMachine):
             model.held = session.counter
 
     @precondition(lambda self: self.sessions)
-    @rule(number=SESSIONS, behind=st.integers(-1, 3))
+    @rule(number=SESSIONS, behind=st.sampled_from([0, 1, 1, 1, 1, 2, -1]))
     def present_an_old_or_impossible_token(self, number: int, behind: int) -> None:
         model = self.chosen(number)
         if model.held - behind >= 0:
@@ -116,7 +118,7 @@ class RotationMachine(RuleBasedStateMachine):
         return await asyncio.gather(*(self.store.rotate(model.id, model.held) for _ in range(clients)))
 
     @precondition(lambda self: self.sessions)
-    @rule(number=SESSIONS, behind=st.integers(-1, 1))
+    @rule(number=SESSIONS, behind=st.sampled_from([0, 0, 0, 1, -1]))
     def mark(self, number: int, behind: int) -> None:
         model = self.chosen(number)
         counter = model.state.counter - behind if model.state else 0
@@ -180,8 +182,8 @@ class RotationMachine(RuleBasedStateMachine):
 
 def test_the_script_says_what_the_table_says(url: str, prefix: str) -> None:
     machine = type("Machine", (RotationMachine,), {"url": url, "prefix": prefix})
-    examples = 300 if url.startswith("memory") else 300  # fakeredis takes a millisecond and more a script
+    examples = 40 if url.startswith("memory") else 80  # fakeredis takes a millisecond and more a script
     bounds = settings(
-        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     run_state_machine_as_test(machine, settings=bounds)  # type: ignore[no-untyped-call]
