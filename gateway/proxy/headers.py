@@ -39,7 +39,15 @@ SPECIAL = {
 }
 # Headers by which a client could pretend to have been forwarded by someone; a WSGI or CGI backend cannot tell
 # `X_Forwarded_For` from `X-Forwarded-For`.
-FORGEABLE = (b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-original-", b"x-gateway-")
+FORGEABLE = (
+    b"x-forwarded",
+    b"forwarded",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"true-client-ip",
+    b"x-original-",
+    b"x-gateway-",
+)
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _MEMORY = 4096
@@ -84,6 +92,15 @@ _RESPONSE = {
 }
 
 
+# Finds every line of a head that can mean something to the gateway, by the first two letters of its name, and a
+# few more; a look-up by the whole name decides. Two classes, for an alternation costs three times as much.
+_letters = sorted({name[:2] for name in _RESPONSE})
+CANDIDATES = re.compile(
+    rb"\n([%b][%b][^:]*+):[ \t]*+([^\r]*+)"
+    % tuple(re.escape(bytes({n[at] for n in _letters} | {n.upper()[at] for n in _letters})) for at in (0, 1))
+)
+
+
 class ResponseKinds(dict[bytes, int]):
     """The same for the headers of a backend's answer."""
 
@@ -106,6 +123,12 @@ def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
         if lines[at].lower() not in names:
             kept += lines[at : at + 4]
     return kept
+
+
+def without_lines(fields: bytes, names: frozenset[bytes]) -> bytes:
+    """Return header lines, whole with their CRLF, less those with one of `names`."""
+    lines = fields.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() not in names)
 
 
 def strip_cookies(value: bytes, names: Iterable[bytes]) -> bytes:

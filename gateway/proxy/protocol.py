@@ -29,6 +29,7 @@ from gateway.errors import GatewayError
 from gateway.proxy import exchange as exchanges
 from gateway.proxy.control import ControlExchange
 from gateway.proxy.exchange import Exchange, Refusal
+from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.headers import client_address, forwarded_block
 from gateway.proxy.plane import Plane
 
@@ -49,8 +50,10 @@ class GatewayProtocol(asyncio.Protocol):
         "closed",
         "deadline",
         "due",
+        "fields",
         "flow",
         "forwarded",
+        "head",
         "head_bytes",
         "headers",
         "in_head",
@@ -65,6 +68,7 @@ class GatewayProtocol(asyncio.Protocol):
         "raw_left",
         "read_paused",
         "scheme",
+        "section",
         "server_state",
         "transport",
         "trusted",
@@ -91,8 +95,10 @@ class GatewayProtocol(asyncio.Protocol):
         self.active: exchanges.Answering | None = None
         self.incoming: exchanges.Answering | None = None
         self.queue: deque[exchanges.Answering] | None = None
-        self.url = b""
+        self.url = self.section = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.head: Head | None = None
+        self.fields: Fields | None = None
         self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
         self.head_bytes = self.chunk = self.raw_left = 0
         self.lingering = -1
@@ -129,6 +135,7 @@ class GatewayProtocol(asyncio.Protocol):
         if active is not None:
             active.client_gone()
         self.parser = None  # a parser and its protocol hold each other
+        self.headers, self.fields, self.head, self.section = [], None, None, b""
 
     def eof_received(self) -> bool:
         """A client that stopped sending is a client that is gone, as for nginx and Go's net/http."""
@@ -206,6 +213,9 @@ class GatewayProtocol(asyncio.Protocol):
             if not data:
                 return
         was_in_head = self.in_head
+        fresh = self.active is None and not was_in_head
+        if fresh and self.section and self._again(data):
+            return
         self.chunk = len(data)
         try:
             self.parser.feed_data(data)
@@ -214,10 +224,37 @@ class GatewayProtocol(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._malformed(error)
             return
+        if fresh and self.head is not None:
+            self._remember(data, self.head)
         if self.in_head:
             self._head_pending(was_in_head)
         elif self.incoming is not None and self.incoming.left >= RAW_BODY:
             self.raw_left = self.incoming.left
+
+    def _again(self, data: bytes) -> bool:
+        """Begin a request that differs from the last one in its first line alone; False where it does not."""
+        fields = self.fields
+        head = None if fields is None else repeated(data, self.section, fields)
+        if head is None:
+            return False
+        exchange = self.active = self._exchange(head)
+        exchange.whole = True
+        exchange.start()
+        return True
+
+    def _remember(self, data: bytes, head: Head) -> None:
+        self.head = None
+        self.section = section_of(data, head)
+        self.fields = head.fields if self.section else None
+
+    def _exchange(self, head: Head) -> exchanges.Answering:
+        try:
+            route(head, self.plane)
+        except GatewayError as error:
+            return Refusal(self, error, keep_alive=False)
+        if head.route.upstream is None:
+            return ControlExchange(self, head)
+        return Exchange(self, head)
 
     def _raw_body(self, data: bytes) -> bytes:
         """Pass on body bytes of a known length without parsing; return what comes after the body."""
@@ -279,7 +316,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:  # trailers of a request are not passed on (RFC 9110 6.5.1 lets us)
-            self.headers.append((name, value))
+            self.headers.append((name, value.rstrip(b" \t")))  # llhttp leaves white space at the end (RFC 9110 5.5)
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -292,19 +329,15 @@ class GatewayProtocol(asyncio.Protocol):
             self._queue(exchange)
 
     def _read_head(self) -> exchanges.Answering:
-        parser = self.parser
+        plane = self.plane
         try:
-            plane = self.plane
             if self.head_bytes + self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
                 self._check_size()
-            head = exchanges.read_head(self, parser.get_method(), parser.get_http_version(), parser.should_keep_alive())
+            self.head = head = from_parser(self.parser, self.url, self.headers, plane)
         except GatewayError as error:
+            self.head = None
             return Refusal(self, error, keep_alive=False)
-        if head.chunked and parser.should_upgrade():  # its body could not be told from what follows the upgrade
-            return Refusal(self, errors.BadRequest("upgrade with a chunked body"), keep_alive=False)
-        if head.route.upstream is None:
-            return ControlExchange(self, head)
-        return Exchange(self, head)
+        return self._exchange(head)
 
     def _check_size(self) -> None:
         if len(self.headers) > self.plane.max_headers:

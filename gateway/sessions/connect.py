@@ -66,9 +66,10 @@ def parse_url(
     The keywords win over what the URL carries. Raises ValueError that says what is wrong and never
     repeats the URL, which may hold a password.
     """
+    scheme = url.partition("://")[0].lower()
+    if scheme in _LATER:  # told before the rest is read, whose several hosts are no URL of one
+        raise ValueError(f"{scheme}:// is not supported yet")
     parts = _split(url)
-    if parts.scheme in _LATER:
-        raise ValueError(f"{parts.scheme}:// is not supported yet")
     if parts.scheme not in _SCHEMES:
         raise ValueError("the URL must begin with redis://, rediss://, unix:// or memory://")
     if (tls_ca or tls_cert or tls_key) and parts.scheme != "rediss":

@@ -1,7 +1,8 @@
 """The live check: is this session alive, and this token not revoked? The hot path's half of the store.
 
 All asks of one tick of the event loop travel as one MGET, sent after the last of them was made: that
-is what makes a revocation exact. Callbacks only: an ask makes no task, no future and no timer.
+is what makes a revocation exact. One is under way at a time; what is asked meanwhile shares the next.
+Callbacks only: an ask makes no task, no future and no timer.
 
 Laws: every ask is answered exactly once, never inside `ask`, never later than the timeout (bar the
 loop's own lag). ALIVE is said only of a session that Redis has just shown alive, or, with a grace, of
@@ -94,6 +95,8 @@ class Liveness:
     def _flush(self) -> None:
         keys, answers = self._keys, self._answers
         self._keys, self._answers = [], []
+        if not answers:  # an earlier flush took them: refusals may ask again while they are told
+            return
         now = self._first
         room = self._max_waiting - self._waiting
         if len(answers) > room:

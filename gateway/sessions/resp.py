@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,13 @@ class Verdict(IntEnum):
     ALIVE = 0
     ENDED = 1
     UNAVAILABLE = 2
+
+
+class Greeting(Enum):
+    """The commands that open a connection, in their order."""
+
+    HELLO = 0
+    SELECT = 1
 
 
 Answer = Callable[[int], None]
@@ -89,14 +96,21 @@ def greeting(endpoint: Endpoint) -> tuple[bytes, int]:
     return _command(hello) + _command([b"SELECT", b"%d" % endpoint.db]), 2
 
 
-def check_greeting(reply: Any) -> None:
-    """Raise ProtocolViolation unless a primary has welcomed us."""
-    if isinstance(reply, list) and b"role" in reply[::2]:
-        role = reply[reply.index(b"role") + 1]
-        if role != b"master":
-            raise ProtocolViolation("the server is a replica")
-    elif reply != b"OK":
-        raise ProtocolViolation(f"refused: {str(reply).partition(' ')[0][:40]}")
+def check_greeting(reply: Any, expected: Greeting) -> None:
+    """Raise ProtocolViolation unless this is what a primary that welcomes us replies to HELLO or to SELECT."""
+    if expected is Greeting.SELECT:
+        if reply != b"OK":
+            raise ProtocolViolation(f"refused: {_first_word(reply)}")
+        return
+    if not isinstance(reply, list):
+        raise ProtocolViolation(f"refused: {_first_word(reply)}")
+    role = [value for name, value in zip(reply[::2], reply[1::2], strict=False) if name == b"role"]
+    if role != [b"master"]:
+        raise ProtocolViolation("the server is no primary")
+
+
+def _first_word(reply: Any) -> str:
+    return str(reply).partition(" ")[0][:40]
 
 
 def parse_reply(data: bytes, position: int, count: int) -> tuple[bytes, int] | None:

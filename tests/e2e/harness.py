@@ -70,6 +70,7 @@ class Gateway:
         self.port = port
         self.management = management
         self._log = config.with_suffix(".log")
+        self._checked = 0
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), *words]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TOKENGATE_")}
         with self._log.open("wb") as log:
@@ -140,7 +141,11 @@ class Gateway:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")  # proc(5)
 
     def check_log(self) -> None:
-        assert "Traceback" not in self.log, f"{self!r} logged an exception:\n{self.log}"
+        """Fail for an exception that was logged since this was last asked."""
+        log = self.log
+        fresh, self._checked = log[self._checked :], len(log)
+        wrong = [line[-600:] for line in fresh.splitlines() if "Traceback" in line or "Warning" in line]
+        assert not wrong, f"{self!r} logged {len(wrong)} exceptions, the first one:\n{wrong[0]}"
 
     def stop(self) -> int:
         """End the process by SIGTERM as an orchestrator does; return its exit status."""

@@ -355,7 +355,7 @@ def test_a_head_that_trickles_gets_no_more_time(strict: Gateway) -> None:
 
 def test_a_connection_without_a_request_is_closed(strict: Gateway) -> None:
     with Client(strict.port) as client:
-        assert client.rest() in (b"",) or True
+        assert client.ended()
     with Client(strict.port) as client:
         assert client.ask(request("GET", "/guarded/x")).status == 401
         assert client.ended()
@@ -404,6 +404,16 @@ def test_an_endless_head_is_a_431(strict: Gateway) -> None:
             assert client.ended()
 
 
+def test_a_head_in_two_pieces_is_counted_whole(strict: Gateway, backend: Backend) -> None:
+    spot = backend.spot()
+    with Client(strict.port) as client:
+        client.send(request("GET", spot.path()) + request("GET", spot.path(), {"X-A": "a" * 6000})[:-4])
+        assert client.answer().status == 200  # so the first piece has been read
+        client.send(b"\r\n\r\n")
+        assert client.answer().error == (431, "headers_too_large")
+    assert len(spot.calls()) == 1
+
+
 def test_a_body_that_says_it_is_too_large_is_a_413_before_the_backend_hears_of_it(
     strict: Gateway, backend: Backend
 ) -> None:
@@ -445,7 +455,7 @@ REFUSED = {
     "closed port": ("POST", "/closed/x", 502),
     "api, malformed": ("POST", "/auth/login", 400),
     "api, no such path": ("POST", "/auth/nothing", 404),
-    "api, no body wanted": ("POST", "/auth/logout", 401),
+    "api, not this type": ("POST", "/auth/logout", 400),
 }
 
 
@@ -466,12 +476,13 @@ def test_the_body_of_a_refused_request_is_never_read_as_a_request(
         client.send(data[:-5])
         client.send(data[-5:] + request("GET", spot.path()))
         answer = client.answer(method)
-        assert answer.status == status
+        assert answer.status in (status, 413)  # the API takes less than 100 kB
         if answer.get("connection") == "close":
             assert client.ended()
         else:
             assert client.answer("GET").status == 200
             spot.call()
+    assert ask(gateway.port, request("GET", spot.path())).status == 200
     assert smuggled.calls() == []
 
 

@@ -246,7 +246,7 @@ def test_an_answer_before_the_body_is_sent_reaches_the_client_and_ends_both_conn
 def test_an_early_answer_reaches_a_client_that_goes_on_sending(gateway: Gateway, backend: Backend) -> None:
     def behaviour(call: Call) -> None:
         call.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nstop")
-        call.gone()
+        call.body()
 
     spot = backend.spot(behaviour)
     with Client(gateway.port) as client:
@@ -319,6 +319,19 @@ def test_nothing_is_read_after_a_request_that_asks_to_close(gateway: Gateway, ba
         assert (answer.status, answer.get("connection")) == (200, "close")
         assert client.ended()
     assert other.calls() == []
+
+
+@pytest.mark.parametrize("path", ["/nowhere/x", "/reading/x"], ids=["no route", "not this method"])
+def test_nothing_is_read_after_a_refusal_that_closes(gateway: Gateway, backend: Backend, path: str) -> None:
+    spot = backend.spot()
+    with Client(gateway.port) as client:
+        client.send(request("DELETE", path) + request("POST", spot.path(), body=b"x") + request("GET", "/auth/me"))
+        if client.answer("DELETE").get("connection") == "close":
+            assert client.ended()
+            assert ask(gateway.port, request("GET", "/auth/me")).status == 401
+            assert spot.calls() == []
+        else:
+            assert client.answer("POST").status == 200
 
 
 def test_a_request_in_single_bytes_is_a_request(gateway: Gateway, backend: Backend) -> None:

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
-from gateway.sessions.connect import open_client
-from gateway.sessions.liveness import Liveness, LiveKeys
+from gateway.sessions.connect import Endpoint, open_client
+from gateway.sessions.liveness import LiveKeys, Liveness
 from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
 TIMEOUT = 1.0
@@ -70,7 +70,13 @@ class World:
 
 @asynccontextmanager
 async def opened(
-    url: str, prefix: str, clock: Clock | None = None, *, timeout: float = TIMEOUT, wait_replicas: int = 0, **policy: Any
+    url: str | Endpoint,
+    prefix: str,
+    clock: Clock | None = None,
+    *,
+    timeout: float = TIMEOUT,
+    wait_replicas: int = 0,
+    **policy: Any,
 ) -> AsyncIterator[World]:
     """Open a store for the length of a block; `policy` is what differs from POLICY."""
     store = SessionStore(open_client(url, timeout), prefix, replace(POLICY, **policy), timeout, wait_replicas, clock)
@@ -83,7 +89,9 @@ async def opened(
 
 
 @asynccontextmanager
-async def checking(url: str, prefix: str, *, timeout: float = TIMEOUT, ready: bool = True, **more: Any) -> AsyncIterator[Liveness]:
+async def checking(
+    url: str | Endpoint, prefix: str, *, timeout: float = TIMEOUT, ready: bool = True, **more: Any
+) -> AsyncIterator[Liveness]:
     """Run live checks for the length of a block, connected when it begins if `ready`."""
     live = Liveness(url, prefix, timeout, **more)
     live.start()

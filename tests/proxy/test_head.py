@@ -1,0 +1,146 @@
+"""Heads that are read without a call a header mean what llhttp takes them to mean."""
+
+from __future__ import annotations
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.proxy.head import Fields, Head, repeated, section_of
+from gateway.proxy.headers import CANDIDATES, R_PASS, RequestKinds, ResponseKinds
+
+NAMES = [b"Accept", b"X-Thing", b"Cookie", b"Connection", b"X-Auth-Request-User", b"x_auth_request_user", b"Set-Cookie"]
+MARKS = b"abc:=;, \t\r\n\x00\x7f\xff/?#%\"'()[]"
+
+
+class Seen:
+    """What llhttp reads of a request."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_message_complete(self) -> None:
+        self.complete += 1
+
+
+def strictly(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None:
+    """Return (method, target, headers) where llhttp takes the bytes as one whole request without a body."""
+    seen = Seen()
+    parser = httptools.HttpRequestParser(seen)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserError:
+        return None
+    if seen.complete != 1:
+        return None
+    return parser.get_method(), seen.url, seen.headers
+
+
+def sorted_fields(headers: list[tuple[bytes, bytes]]) -> Fields:
+    fields = Fields(headers)
+    fields.sort(RequestKinds([b"X-Auth-Request-User"]), (b"__Secure-refresh",))
+    return fields
+
+
+SECTION = b"Host: a.example\r\nAuthorization: Bearer x\r\nAccept: */*\r\n\r\n"
+FIELDS = sorted_fields([(b"Host", b"a.example"), (b"Authorization", b"Bearer x"), (b"Accept", b"*/*")])
+
+
+@given(st.binary(max_size=40) | st.text("GETPOST /?#%aHTP1.\r\n:", max_size=40).map(str.encode))
+def test_a_first_line_that_is_taken_without_the_parser_is_one_that_the_parser_takes_alike(line: bytes) -> None:
+    for data in (line + SECTION, b"GET /" + line + b" HTTP/1.1\r\n" + SECTION, b"GET " + line + b"\r\n" + SECTION):
+        head = repeated(data, SECTION, FIELDS)
+        if head is not None:
+            assert strictly(data) == (head.method, head.target, FIELDS.headers)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /a HTTP/1.0\r\n",
+        b"GET http://a.example/ HTTP/1.1\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n",
+        b"GET /a b HTTP/1.1\r\n",
+        b"GET /a HTTP/1.1\n",
+        b"GET /a HTTP/1.1\r\nX: y\r\n",
+        b"GET / HTTP/1.1\r\nHost: b\r\n\r\nGET /a HTTP/1.1\r\n",
+        b"\r\nGET /a HTTP/1.1\r\n",
+        b"GET /\xff HTTP/1.1\r\n",
+        b"",
+    ],
+)
+def test_a_first_line_that_is_not_plain_is_left_to_the_parser(line: bytes) -> None:
+    assert repeated(line + SECTION, SECTION, FIELDS) is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (b"Content-Length", b"3"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Expect", b"100-continue"),
+        (b"Connection", b"x-thing"),
+        (b"X-Request-Id", b"abc"),
+    ],
+)
+def test_a_header_section_that_is_about_one_message_is_not_remembered(more: tuple[bytes, bytes]) -> None:
+    head = Head(b"POST", b"/", sorted_fields([(b"Host", b"a.example"), more]), http11=True, keep_alive=True)
+    assert section_of(b"POST / HTTP/1.1\r\nHost: a.example\r\n%b: %b\r\n\r\n" % more, head) == b""
+
+
+def test_a_header_section_is_remembered_whole_and_only_where_it_is_all_that_came() -> None:
+    head = Head(b"GET", b"/", FIELDS, http11=True, keep_alive=True)
+    first = b"GET / HTTP/1.1\r\n"
+    assert section_of(first + SECTION, head) == SECTION
+    assert section_of(first + SECTION + first + SECTION, head) == b""
+    assert section_of(b"\r\n" + first + SECTION, head) == b""
+    assert section_of(first + b"X: " + b"y" * 5000 + b"\r\n" + SECTION, head) == b""
+
+
+class SeenAnswer(Seen):
+    """What llhttp reads of a response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.ended:
+            self.headers.append((name, value.rstrip(b" \t")))  # llhttp leaves white space at the end
+
+    def on_headers_complete(self) -> None:
+        self.ended = True
+
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from([*NAMES, b"Content-Type", b"Trailer", b"TE", b"Keep-Alive", b"Upgrade", b"X-Gateway-Error"]),
+        st.lists(st.sampled_from(list(MARKS)), max_size=12).map(bytes),
+    ),
+    max_size=8,
+)
+
+
+@given(HEADERS)
+def test_the_lines_that_mean_something_in_an_answer_are_the_ones_that_the_parser_finds(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    raw = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
+    seen = SeenAnswer()
+    try:
+        httptools.HttpResponseParser(seen).feed_data(raw)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return
+    kinds = ResponseKinds()
+    end = raw.find(b"\r\n\r\n") + 2
+    found = [(line[1], line[2].rstrip(b" \t")) for line in CANDIDATES.finditer(raw, 16, end) if kinds[line[1]]]
+    assert found == [header for header in seen.headers if kinds[header[0]] != R_PASS]
