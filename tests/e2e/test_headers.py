@@ -192,12 +192,17 @@ def test_the_gateways_own_cookies_never_reach_the_backend(gateway: Gateway, back
         ("Cookie", "a=1; __Secure-refresh=secret; b=2"),
         ("cookie", "__Host-access=secret"),
         ("COOKIE", "__Secure-refresh=secret;__Host-access=secret;c=3"),
-        ("Cookie", "  __Secure-refresh = secret"),
     ]
     call = seen(gateway, backend, cookies)
     assert b"secret" not in call.head
     together = "; ".join(call.all("cookie")).replace(" ", "").split(";")
     assert together == ["a=1", "b=2", "c=3"]
+
+
+@pytest.mark.parametrize("cookie", ["__Secure-refresh =secret", " __Secure-refresh\t= secret", ";__Secure-refresh=secret;"])
+def test_white_space_hides_no_cookie(gateway: Gateway, backend: Backend, cookie: str) -> None:
+    """Backends strip a cookie's name (RFC 6265 5.2), so ours is known by what is left."""
+    assert b"secret" not in seen(gateway, backend, [("Cookie", cookie), ("X-A", "b")]).head
 
 
 def test_the_authorization_header_is_forwarded_unless_the_route_says_no(gateway: Gateway, backend: Backend) -> None:
@@ -277,6 +282,8 @@ def test_no_spelling_of_a_guarded_path_reaches_the_backend_without_a_token(
     spot = backend.spot()
     target = path.removesuffix("x") + spot.name
     answer = ask(gateway.port, request("GET", target))
-    assert answer.error in ((401, "missing_token"), (400, "bad_request"), (404, "no_route")) or (
-        spot.call().target.startswith("/raw/") and b".." not in spot.call().head
-    )
+    if answer.status == 200:
+        assert spot.call().target.startswith("/raw/")
+        assert b".." not in spot.call().head
+    else:
+        assert answer.error in ((401, "missing_token"), (400, "bad_request"), (404, "no_route"))
