@@ -41,6 +41,15 @@ $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.tom
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@
 
+# Debian's python3 cannot put pip into an environment (ensurepip is in python3-venv), but its pip can. What is
+# half made is taken away, or the next run would take it for whole.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+		$(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -m venv --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check pip; \
+	else \
+		echo "$(PYTHON) has neither ensurepip nor pip; on Debian: apt-get install python3-venv" >&2; false; \
+	fi || { rm -rf $(VENV); exit 1; }

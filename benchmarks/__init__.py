@@ -1,12 +1,24 @@
 """Speed, measured beside the field's proxies in one run on one machine.
 
-    python -m benchmarks            the table of the README
+    python -m benchmarks            every peer that is installed, every load; prints the tables
     python -m benchmarks --quick    nginx and tokengate alone, a few seconds
+    python -m benchmarks --docs     the same as the first, and writes docs/benchmarks.{json,md,svg}
+    python -m benchmarks --from docs/benchmarks.json --docs     table and chart again, without a run
 
 Absolute figures of one machine mean nothing on another; every figure here stands beside that of plain
-nginx, taken in the same alternating rounds, and the ratio is what is claimed.
+nginx, taken in the same alternating rounds, and the ratio is what is claimed. docs/benchmarks.md has the method.
 
-measure  a load from wrk, and what it cost the processes of a peer (CPU from /proc, memory)
-peers    how each proxy is configured and started, in front of the same nginx backend
-report   rounds into a Markdown table
+machine             cores, processes and ports; what machine this is
+measure             a load from wrk, and what it cost the processes of a peer (CPU and memory from /proc)
+credentials         keys, a user and the tokens that every peer is given
+peers               the field's proxies: how each is configured and started
+envoy               the same for Envoy, which has four entries
+gateway             the same for tokengate
+asgi_proxy          the peer that one would write in an afternoon: Starlette and httpx
+websocket_backend   what answers upgrades
+grants              rates and costs of login and refresh
+footprint           memory of idle connections and of WebSockets
+results             a run as JSON
+report              a run as Markdown tables, and whether the targets are met
+chart               a run as an SVG bar chart
 """

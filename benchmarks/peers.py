@@ -1,80 +1,25 @@
-"""How each proxy is configured and started, all in front of the same nginx backend on loopback.
+"""The field's proxies: how each is configured and started, all in front of the same nginx backend on loopback.
 
-A peer that is not installed is left out of the table and named below it; nothing is downloaded here.
+Each is set up as its manual says for a reverse proxy that keeps connections to its backend, with one thread,
+without an access log, and otherwise as it comes. One that is not installed raises FileNotFoundError.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
 
-from gateway.identity.passwords import hash_password
-from gateway.tokens.keyring import generate, generate_refresh
+from benchmarks import machine
+from benchmarks.credentials import AUDIENCE, ISSUER, Credentials
+from benchmarks.measure import Peer
 
-READY_SECONDS = 15.0
-USER = {"username": "bench", "password": "bench"}
-
-
-@dataclass(slots=True)
-class Peer:
-    """A proxy that runs: its URL, the process whose tree is charged, the headers that a request needs."""
-
-    name: str
-    url: str
-    pid: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def process(command: list[str], ready: Callable[[], bool], log: Path) -> Iterator[int]:
-    """Run a command until the block ends; yield its process id once it is ready. Raises RuntimeError."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": os.getcwd()})
-    try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not ready():
-            if child.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()}")
-            time.sleep(0.02)
-        yield child.pid
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(5)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def listening(port: int) -> Callable[[], bool]:
-    """Return a question: does something accept connections on this port?"""
-
-    def ask() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
-            return True
-        return False
-
-    return ask
+MANY = 10100  # connections that a proxy must be able to hold (footprint)
 
 
 def backend(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
@@ -84,114 +29,207 @@ def backend(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
     (root / "1k").write_bytes(b"x" * 1024)
     (root / "1m").write_bytes(os.urandom(1 << 20))
     server = f"root {root}; location = /post {{ client_body_buffer_size 128k; return 204; }}"
-    return _nginx(folder / "backend", server, "sendfile on; tcp_nopush on;")
+    return _nginx(folder / "backend", server, "sendfile on; tcp_nopush on;", machine.cores().rest)
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, target: int) -> Iterator[Peer]:
-    """Plain nginx: the limit, with no authentication at all."""
-    keep = f"upstream b {{ server 127.0.0.1:{target}; keepalive 256; keepalive_requests 1000000000; }}"
-    server = (
-        "location / { proxy_pass http://b; proxy_http_version 1.1;"
-        ' proxy_set_header Connection ""; proxy_set_header Host $http_host; }'
+    """Plain nginx: the limit, with no authentication at all. Upgrades are passed on."""
+    http = (
+        f"upstream b {{ server 127.0.0.1:{target}; keepalive 256; keepalive_requests 1000000000; }}"
+        ' map $http_upgrade $hop { default upgrade; "" ""; }'
     )
-    with _nginx(folder / "nginx", server, keep) as (port, pid):
-        yield Peer("nginx", f"http://127.0.0.1:{port}", pid)
+    server = (
+        "location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Host $http_host;"
+        " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $hop; }"
+    )
+    with _nginx(folder / "nginx", server, http, machine.cores().one) as (port, pid):
+        yield Peer("nginx", _url(port), (pid,), version=machine.version([machine.required("nginx"), "-v"]))
 
 
 @contextlib.contextmanager
-def _nginx(folder: Path, server: str, http: str) -> Iterator[tuple[int, int]]:
-    folder.mkdir()
-    port = free_port()
-    config = folder / "nginx.conf"
+def _nginx(home: Path, server: str, http: str, on: frozenset[int]) -> Iterator[tuple[int, int]]:
+    program = machine.required("nginx")
+    home.mkdir()
+    port = machine.free_port()
+    config = home / "nginx.conf"
     config.write_text(
-        f"""worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 16384; }}
+        f"""worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error.log;
+events {{ worker_connections 20000; }}
 http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f;
+  uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
   {http}
   server {{ listen 127.0.0.1:{port} backlog=4096; {server} }} }}
 """
     )
-    with process([_where("nginx"), "-c", str(config)], listening(port), folder / "log") as pid:
+    with machine.process([program, "-c", str(config)], machine.listening(port), home / "log", on=on) as pid:
         yield port, pid
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[int]:
-    """Run a Redis that keeps nothing on disk; yield its port."""
-    port = free_port()
-    command = [_where("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with process(command, listening(port), folder / "redis.log"):
-        yield port
+def redis(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a Redis that keeps nothing on disk; yield (port, pid)."""
+    port = machine.free_port()
+    command = [machine.required("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--dir", str(folder)]
+    with machine.process(command, machine.listening(port), folder / "redis.log", on=machine.cores().rest) as pid:
+        yield port, pid
+
+
+# RFC 6750 and 7519 in HAProxy's words: a good signature of the one algorithm, issuer, audience, not expired.
+_JWT_VERIFY = """
+  http-request deny deny_status 401 unless {{ req.hdr(authorization) -m beg "Bearer " }}
+  http-request set-var(txn.bearer) http_auth_bearer
+  http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request set-var(txn.now) date()
+  http-request deny deny_status 401 unless {{ var(txn.alg) -m str {algorithm} }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.iss') -m str {issuer} }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.aud') -m str {audience} }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,"{key}") -m int 1 }}
+  http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}"""
 
 
 @contextlib.contextmanager
-def tokengate(folder: Path, target: int, store: int, *, name: str = "tokengate", live: bool = True) -> Iterator[Peer]:
-    """Run the gateway with one worker and sign in; its requests carry a verified, live token."""
-    home = folder / name.replace(" ", "-")
-    home.mkdir()
-    port, management = free_port(), free_port()
-    config = _configure(home, port, management, target, store, live)
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
-    with process(command, lambda: _ready(management), home / "log") as pid:
-        token = _sign_in(f"http://127.0.0.1:{port}")
-        yield Peer(name, f"http://127.0.0.1:{port}", pid, {"Authorization": f"Bearer {token}"})
-
-
-def _configure(home: Path, port: int, management: int, target: int, store: int, live: bool) -> Path:
-    keys = home / "keys"
-    keys.mkdir()
-    for key in (generate("ES256", time.time()), generate_refresh(time.time())):
-        (keys / key.name).touch(mode=0o600)
-        (keys / key.name).write_bytes(key.data)
-    (home / "users.toml").write_text(f'[users.bench]\npassword = "{hash_password("bench")}"\nroles = ["user"]\n')
-    config = home / "gateway.toml"
-    config.write_text(
-        f"""[server]
-bind = "127.0.0.1:{port}"
-[management]
-bind = "127.0.0.1:{management}"
-[redis]
-url = "redis://127.0.0.1:{store}/0"
-[tokens]
-issuer = "http://127.0.0.1:{port}"
-audience = "bench"
-signing_keys = "{keys}"
-access_ttl = "1h"
-[identity]
-provider = "users-file"
-users_file = "{home}/users.toml"
-[[routes]]
-path = "/"
-upstream = ["http://127.0.0.1:{target}"]
-roles_any = ["user"]
-revocation = "{"live" if live else "none"}"
+def haproxy(
+    folder: Path, target: int, credentials: Credentials, token: str = "", algorithm: str = ""
+) -> Iterator[Peer]:
+    """HAProxy, plain or with jwt_verify for one algorithm."""
+    program = machine.required("haproxy")
+    name = f"HAProxy jwt_verify {algorithm}" if algorithm else "HAProxy"
+    key = credentials.public / f"{algorithm}.pem"
+    check = _JWT_VERIFY.format(algorithm=algorithm, issuer=ISSUER, audience=AUDIENCE, key=key) if algorithm else ""
+    home = _home(folder, name)
+    port = machine.free_port()
+    (home / "haproxy.cfg").write_text(
+        f"""global
+  nbthread 1
+  maxconn {MANY}
+  ulimit-n {machine.raise_file_limit()}
+  no strict-limits
+defaults
+  mode http
+  http-reuse always
+  timeout client 75s
+  timeout server 60s
+  timeout connect 2s
+frontend clients
+  bind 127.0.0.1:{port} backlog 4096{check}
+  default_backend servers
+backend servers
+  server one 127.0.0.1:{target}
 """
     )
-    return config
+    command = [program, "-db", "-f", str(home / "haproxy.cfg")]
+    with _run(command, port, home) as pid:
+        headers = {"Authorization": f"Bearer {token}"} if algorithm else {}
+        yield Peer(name, _url(port), (pid,), headers, bool(algorithm), machine.version([program, "-v"]))
 
 
-def _ready(management: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{management}/readyz", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _sign_in(url: str) -> str:
-    request = urllib.request.Request(
-        f"{url}/auth/login", orjson.dumps(USER), {"Content-Type": "application/json"}, method="POST"
+@contextlib.contextmanager
+def caddy(folder: Path, target: int) -> Iterator[Peer]:
+    """Caddy, plain."""
+    program = machine.required("caddy")
+    home = _home(folder, "caddy")
+    port = machine.free_port()
+    (home / "Caddyfile").write_text(
+        f"""{{
+	admin off
+	auto_https off
+}}
+http://127.0.0.1:{port} {{
+	bind 127.0.0.1
+	reverse_proxy 127.0.0.1:{target} {{
+		transport http {{
+			keepalive_idle_conns_per_host 512
+		}}
+	}}
+}}
+"""
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        token: str = orjson.loads(answer.read())["access_token"]
-        return token
+    command = [program, "run", "--config", str(home / "Caddyfile"), "--adapter", "caddyfile"]
+    with _run(command, port, home, {"HOME": str(home), "GOMAXPROCS": "1"}) as pid:
+        yield Peer("Caddy", _url(port), (pid,), version=machine.version([program, "version"]))
 
 
-def _where(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise FileNotFoundError(f"{name} is not installed")
-    return found
+@contextlib.contextmanager
+def traefik(folder: Path, target: int) -> Iterator[Peer]:
+    """Traefik, plain."""
+    program = machine.required("traefik")
+    home = _home(folder, "traefik")
+    port = machine.free_port()
+    service = {"loadBalancer": {"servers": [{"url": f"http://127.0.0.1:{target}"}]}}
+    routers = {"all": {"rule": "PathPrefix(`/`)", "service": "backend", "entryPoints": ["clients"]}}
+    (home / "dynamic.json").write_bytes(orjson.dumps({"http": {"routers": routers, "services": {"backend": service}}}))
+    command = [
+        program,
+        f"--entrypoints.clients.address=127.0.0.1:{port}",
+        f"--providers.file.filename={home}/dynamic.json",
+        "--serversTransport.maxIdleConnsPerHost=512",
+        "--global.checknewversion=false",
+        "--global.sendanonymoususage=false",
+    ]
+    with _run(command, port, home, {"GOMAXPROCS": "1"}) as pid:
+        yield Peer("Traefik", _url(port), (pid,), version=machine.version([program, "version"]))
+
+
+@contextlib.contextmanager
+def oauth2_proxy(folder: Path, target: int, jwks_url: str, token: str) -> Iterator[Peer]:
+    """oauth2-proxy, which verifies the bearer token (RS256) and looks nothing up."""
+    program = machine.required("oauth2-proxy")
+    home = _home(folder, "oauth2-proxy")
+    port = machine.free_port()
+    command = [
+        program,
+        f"--http-address=127.0.0.1:{port}",
+        f"--upstream=http://127.0.0.1:{target}",
+        "--provider=oidc",
+        f"--oidc-issuer-url={ISSUER}",
+        "--skip-oidc-discovery",
+        f"--oidc-jwks-url={jwks_url}",
+        f"--login-url={ISSUER}/none",
+        f"--redeem-url={ISSUER}/none",
+        f"--client-id={AUDIENCE}",
+        "--client-secret=none",
+        "--cookie-secret=0123456789abcdef",
+        "--email-domain=*",
+        "--skip-jwt-bearer-tokens",
+        "--skip-provider-button",
+        "--request-logging=false",
+        "--auth-logging=false",
+        "--standard-logging=false",
+    ]
+    with _run(command, port, home, {"GOMAXPROCS": "1"}) as pid:
+        headers = {"Authorization": f"Bearer {token}"}
+        yield Peer("oauth2-proxy", _url(port), (pid,), headers, True, machine.version([program, "--version"]))
+
+
+@contextlib.contextmanager
+def starlette(folder: Path, target: int) -> Iterator[Peer]:
+    """Starlette and httpx under uvicorn, plain."""
+    if importlib.util.find_spec("httpx") is None:
+        raise FileNotFoundError("httpx is not installed")
+    home = _home(folder, "starlette")
+    port = machine.free_port()
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.asgi_proxy:app", "--port", str(port)]
+    command += ["--no-access-log", "--log-level", "warning"]
+    with _run(command, port, home, {"BENCHMARK_TARGET": _url(target)}) as pid:
+        yield Peer("Starlette + httpx", _url(port), (pid,))
+
+
+def _run(
+    command: list[str], port: int, home: Path, environ: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[int]:
+    ready = machine.listening(port)
+    return machine.process(command, ready, home / "log", on=machine.cores().one, environ=environ)
+
+
+def _home(folder: Path, name: str) -> Path:
+    home = folder / name.replace(" ", "-")
+    home.mkdir()
+    return home
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"

@@ -1,8 +1,8 @@
 """What stands behind the gateway: nginx, and a raw backend that records every byte and can misbehave.
 
-    spot = backend.spot(lambda call: call.send(b"HTTP/1.1 204 No Content\\r\\n\\r\\n"))
-    ask(gateway.port, request("GET", spot.path("/raw")))
-    spot.calls(1)[0].headers
+spot = backend.spot(lambda call: call.send(b"HTTP/1.1 204 No Content\\r\\n\\r\\n"))
+ask(gateway.port, request("GET", spot.path("/raw")))
+spot.calls(1)[0].headers
 """
 
 from __future__ import annotations
@@ -97,6 +97,31 @@ class Call:
 
 
 Behaviour = Callable[[Call], object]
+
+
+def steps(*behaviours: Behaviour) -> Behaviour:
+    """Return a behaviour that does one thing after the other."""
+
+    def behaviour(call: Call) -> None:
+        for each in behaviours:
+            each(call)
+
+    return behaviour
+
+
+def raw(data: bytes) -> Behaviour:
+    """Return a behaviour: read the request, send these bytes."""
+    return steps(Call.body, lambda call: call.send(data))
+
+
+def until_gone(ended: threading.Event) -> Behaviour:
+    """Return a behaviour: say nothing, and tell when the gateway has ended the connection."""
+
+    def behaviour(call: Call) -> None:
+        if call.gone():
+            ended.set()
+
+    return behaviour
 
 
 class Connection:

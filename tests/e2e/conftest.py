@@ -1,4 +1,4 @@
-"""One Redis, one backend of each kind and one ordinary gateway for the whole run; special ones are made by their tests."""
+"""One Redis, one backend of each kind and one ordinary gateway for the run; tests make special ones themselves."""
 
 from __future__ import annotations
 

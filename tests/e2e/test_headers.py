@@ -119,7 +119,9 @@ def test_connection_cannot_take_away_what_the_backend_relies_on(
 
 
 def test_hop_by_hop_headers_of_an_answer_stay_behind(gateway: Gateway, backend: Backend) -> None:
-    lines = b"Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\nX-Kept: 3\r\n"
+    lines = (
+        b"Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\nX-Kept: 3\r\n"
+    )
     answer = answered(gateway, backend, lines)
     names = {name for name, _ in answer.headers}
     assert names.isdisjoint({"keep-alive", "proxy-connection", "x-mine"})
@@ -199,7 +201,9 @@ def test_the_gateways_own_cookies_never_reach_the_backend(gateway: Gateway, back
     assert together == ["a=1", "b=2", "c=3"]
 
 
-@pytest.mark.parametrize("cookie", ["__Secure-refresh =secret", " __Secure-refresh\t= secret", ";__Secure-refresh=secret;"])
+@pytest.mark.parametrize(
+    "cookie", ["__Secure-refresh =secret", " __Secure-refresh\t= secret", ";__Secure-refresh=secret;"]
+)
 def test_white_space_hides_no_cookie(gateway: Gateway, backend: Backend, cookie: str) -> None:
     """Backends strip a cookie's name (RFC 6265 5.2), so ours is known by what is left."""
     assert b"secret" not in seen(gateway, backend, [("Cookie", cookie), ("X-A", "b")]).head
@@ -233,13 +237,21 @@ def test_a_request_id_is_passed_on_or_made(gateway: Gateway, backend: Backend) -
 
 
 def test_headers_that_mean_nothing_to_the_gateway_pass_as_they_came(gateway: Gateway, backend: Backend) -> None:
-    given = [("X-A", "1"), ("x-a", "2"), ("Accept", "a, b"), ("X-Bytes", "caf\u00e9"), ("X-Empty", ""), ("Via", "1.1 x")]
+    given = [
+        ("X-A", "1"),
+        ("x-a", "2"),
+        ("Accept", "a, b"),
+        ("X-Bytes", "caf\u00e9"),
+        ("X-Empty", ""),
+        ("Via", "1.1 x"),
+    ]
     call = seen(gateway, backend, given)
     assert [pair for pair in call.headers if pair in given] == given
 
 
 def test_an_answers_headers_pass_as_they_came(gateway: Gateway, backend: Backend) -> None:
-    lines = b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nServer: mine\r\nDate: x\r\nX-B: caf\xe9\r\nWWW-Authenticate: Basic\r\n"
+    lines = b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nServer: mine\r\nDate: x\r\nX-B: caf\xe9\r\n"
+    lines += b"WWW-Authenticate: Basic\r\n"
     answer = answered(gateway, backend, lines)
     assert answer.all("set-cookie") == ["a=1; Path=/", "b=2"]
     assert (answer.get("server"), answer.get("date"), answer.get("x-b")) == ("mine", "x", "caf\u00e9")

@@ -6,52 +6,54 @@ import threading
 
 import pytest
 
-from tests.e2e.backends import Backend, Call
+from tests.e2e.backends import Backend, Call, steps
 from tests.e2e.harness import Gateway
 from tests.e2e.wire import Client, ask, request
 
+GET = b"GET %b HTTP/1.1\r\nHost: a\r\n"
+POST = b"POST %b HTTP/1.1\r\nHost: a\r\n"
 # %b is a path that the backend would answer.
 MALFORMED = {
     "no host": b"GET %b HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET %b HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-    "two hosts, two spellings": b"GET %b HTTP/1.1\r\nHost: a\r\nhOST: b\r\n\r\n",
+    "two hosts": GET + b"Host: a\r\n\r\n",
+    "two hosts, two spellings": GET + b"hOST: b\r\n\r\n",
     "a host with a space": b"GET %b HTTP/1.1\r\nHost: a b\r\n\r\n",
     "a host with a user": b"GET %b HTTP/1.1\r\nHost: a@b\r\n\r\n",
     "a host with a path": b"GET %b HTTP/1.1\r\nHost: a/b\r\n\r\n",
     "a list of hosts": b"GET %b HTTP/1.1\r\nHost: a, b\r\n\r\n",
-    "length and chunked": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked and length": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-    "the same length twice": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
-    "a list of lengths": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
-    "a negative length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    "a signed length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
-    "a hexadecimal length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na",
-    "an underscored length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n0123456789",
-    "an empty length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n",
-    "an endless length": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-    "an unknown coding": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
-    "two codings": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "chunked twice": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-    "chunked in two headers": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked and identity": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-    "not quite chunked": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "chunked with a tab": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "length and chunked": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "the same length twice": POST + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    "a list of lengths": POST + b"Content-Length: 1, 1\r\n\r\na",
+    "a negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "a signed length": POST + b"Content-Length: +1\r\n\r\na",
+    "a hexadecimal length": POST + b"Content-Length: 0x1\r\n\r\na",
+    "an underscored length": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "an empty length": POST + b"Content-Length: \r\n\r\n",
+    "an endless length": POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
+    "an unknown coding": POST + b"Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+    "two codings": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked in two headers": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and identity": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "not quite chunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked with a tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "chunked in http 1.0": b"POST %b HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a space before the colon": b"GET %b HTTP/1.1\r\nHost: a\r\nX-A : b\r\n\r\n",
-    "a space before the coding's colon": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-    "a folded line": b"GET %b HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n",
+    "a space before the colon": GET + b"X-A : b\r\n\r\n",
+    "a space before the coding's colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a folded line": GET + b"X-A: b\r\n c\r\n\r\n",
     "a folded first line": b"GET %b HTTP/1.1\r\n Host: a\r\n\r\n",
     "a bare lf after a header": b"GET %b HTTP/1.1\r\nHost: a\nX-A: b\r\n\r\n",
     "a bare lf after the first line": b"GET %b HTTP/1.1\nHost: a\r\n\r\n",
     "bare lf everywhere": b"GET %b HTTP/1.1\nHost: a\n\n",
-    "a bare cr in a value": b"GET %b HTTP/1.1\r\nHost: a\r\nX-A: b\rc\r\n\r\n",
-    "a nul in a value": b"GET %b HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n\r\n",
-    "a control character in a value": b"GET %b HTTP/1.1\r\nHost: a\r\nX-A: b\x01c\r\n\r\n",
-    "a control character in a name": b"GET %b HTTP/1.1\r\nHost: a\r\nX\x01A: b\r\n\r\n",
-    "an empty name": b"GET %b HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
-    "a line without a colon": b"GET %b HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
-    "a name in brackets": b"GET %b HTTP/1.1\r\nHost: a\r\n(X): b\r\n\r\n",
+    "a bare cr in a value": GET + b"X-A: b\rc\r\n\r\n",
+    "a nul in a value": GET + b"X-A: b\0c\r\n\r\n",
+    "a control character in a value": GET + b"X-A: b\x01c\r\n\r\n",
+    "a control character in a name": GET + b"X\x01A: b\r\n\r\n",
+    "an empty name": GET + b": b\r\n\r\n",
+    "a line without a colon": GET + b"nonsense\r\n\r\n",
+    "a name in brackets": GET + b"(X): b\r\n\r\n",
     "an unknown version": b"GET %b HTTP/1.2\r\nHost: a\r\n\r\n",
     "version 2": b"GET %b HTTP/2.0\r\nHost: a\r\n\r\n",
     "version 0.9": b"GET %b\r\n\r\n",
@@ -129,7 +131,7 @@ def test_a_malformed_chunk_is_a_400_and_its_request_never_looks_whole(
     gateway: Gateway, backend: Backend, data: bytes
 ) -> None:
     whole: list[bytes] = []
-    spot, after = backend.spot(lambda call: (whole.append(call.body()), call.reply())), backend.spot()
+    spot, after = backend.spot(steps(lambda call: whole.append(call.body()), Call.reply)), backend.spot()
     with Client(gateway.port) as client:
         client.send(request("POST", spot.path(), {"Transfer-Encoding": "chunked"}) + data)
         client.send(request("GET", after.path()))

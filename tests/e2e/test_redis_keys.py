@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.e2e.backends import Backend
 from tests.e2e.harness import Site, route, until
 from tests.e2e.wire import ask, json_request, request
@@ -17,7 +19,7 @@ def test_every_key_but_the_epochs_has_a_ttl_and_nothing_else_is_left_in_the_end(
     def keys() -> list[bytes]:
         return [key for key in client.scan_iter(match="ttl:*") if not key.endswith(b":epoch")]
 
-    options = {
+    options: dict[str, Any] = {
         "redis": {"prefix": "ttl"},
         "tokens": {"access_ttl": "1s", "leeway": "0s", "refresh_ttl": "3s", "session_ttl": "10s"},
         "limits": {"login_per_user": 600, "login_per_ip": 600, "refresh_per_session": 600},

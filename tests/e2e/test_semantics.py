@@ -1,4 +1,4 @@
-"""What RFC 9110 and 9112 ask of an intermediary: heads, bodies, interim answers, order, old clients."""
+"""What RFC 9110 and 9112 ask of an intermediary: heads, bodies, interim and early answers, old clients."""
 
 from __future__ import annotations
 
@@ -6,33 +6,17 @@ import threading
 
 import pytest
 
-from tests.e2e.backends import Backend, Call
+from tests.e2e.backends import Backend, Behaviour, Call, raw, steps
 from tests.e2e.harness import Gateway
-from tests.e2e.wire import Client, WireError, ask, json_request, request
+from tests.e2e.wire import Client, ask, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HTTP10 = b"GET %b HTTP/1.0\r\nHost: gateway.test\r\n%b\r\n"
 
 
-def raw(data: bytes) -> object:
-    """Return a behaviour: read the request, send these bytes."""
-
-    def behaviour(call: Call) -> None:
-        call.body()
-        call.send(data)
-
-    return behaviour
-
-
-def closing(data: bytes) -> object:
+def closing(data: bytes) -> Behaviour:
     """Return a behaviour: read the request, send these bytes, end the connection."""
-
-    def behaviour(call: Call) -> None:
-        call.body()
-        call.send(data)
-        call.close()
-
-    return behaviour
+    return steps(raw(data), Call.close)
 
 
 # --- answers without a body ---
@@ -46,8 +30,8 @@ def closing(data: bytes) -> object:
 def test_a_head_request_has_the_length_but_no_body_and_the_connection_goes_on(
     gateway: Gateway, backend: Backend, head: bytes
 ) -> None:
-    spot = backend.spot(raw(b"HTTP/1.1 200 OK\r\n" + head + b"X-Mine: 1\r\n\r\n"))  # type: ignore[arg-type]
-    other = backend.spot(raw(OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(b"HTTP/1.1 200 OK\r\n" + head + b"X-Mine: 1\r\n\r\n"))
+    other = backend.spot(raw(OK))
     with Client(gateway.port) as client:
         for _ in range(2):
             answer = client.ask(request("HEAD", spot.path()))
@@ -58,9 +42,9 @@ def test_a_head_request_has_the_length_but_no_body_and_the_connection_goes_on(
 
 
 def test_204_and_304_have_no_body_and_keep_the_connection(gateway: Gateway, backend: Backend) -> None:
-    empty = backend.spot(raw(b"HTTP/1.1 204 No Content\r\nX-Mine: 1\r\n\r\n"))  # type: ignore[arg-type]
-    fresh = backend.spot(raw(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 77\r\n\r\n'))  # type: ignore[arg-type]
-    other = backend.spot(raw(OK))  # type: ignore[arg-type]
+    empty = backend.spot(raw(b"HTTP/1.1 204 No Content\r\nX-Mine: 1\r\n\r\n"))
+    fresh = backend.spot(raw(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 77\r\n\r\n'))
+    other = backend.spot(raw(OK))
     with Client(gateway.port) as client:
         for _ in range(2):
             answer = client.ask(request("DELETE", empty.path()))
@@ -191,7 +175,7 @@ def test_a_refused_request_that_expects_100_is_answered_at_once_and_its_body_nev
 
 def test_early_hints_are_passed_on_before_the_answer(gateway: Gateway, backend: Backend) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: X-Odd\r\nX-Odd: 1\r\n\r\n"
-    spot = backend.spot(raw(hints + hints + OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(hints + hints + OK))
     with Client(gateway.port) as client:
         for _ in range(2):
             answer = client.ask(request("GET", spot.path()))
@@ -201,7 +185,7 @@ def test_early_hints_are_passed_on_before_the_answer(gateway: Gateway, backend: 
 
 
 def test_an_http_1_0_client_gets_no_interim_answers(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(raw(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + OK))
     with Client(gateway.port) as client:
         answer = client.ask(HTTP10 % (spot.path().encode(), b""))
         assert (answer.status, answer.interim, answer.body) == (200, [], b"ok")
@@ -215,10 +199,11 @@ def test_an_endless_row_of_interim_answers_is_not_passed_on_for_ever(gateway: Ga
     spot = backend.spot(behaviour)
     with Client(gateway.port) as client:
         client.send(request("GET", spot.path("/impatient")))
-        with pytest.raises((WireError, OSError)):
-            while client.head().status == 103:
-                pass
-            raise WireError("refused")
+        received = 0
+        while piece := client.socket.recv(1 << 18):
+            received += len(piece)
+            assert received < 64 << 20, "response_timeout is 300 ms"
+        assert received
 
 
 # --- early answers ---
@@ -254,107 +239,11 @@ def test_an_early_answer_reaches_a_client_that_goes_on_sending(gateway: Gateway,
         assert client.answer("POST").body == b"stop"
 
 
-# --- order ---
-
-
-def test_pipelined_requests_of_every_kind_are_answered_in_their_order(gateway: Gateway, backend: Backend) -> None:
-    slow_go = threading.Event()
-
-    def slow(call: Call) -> None:
-        assert slow_go.wait(10)
-        call.reply(b"slow")
-
-    quick = backend.spot(lambda call: call.reply(b"quick"))
-    late = backend.spot(slow)
-    with Client(gateway.port) as client:
-        client.send(
-            request("GET", late.path())
-            + request("GET", "/.well-known/jwks.json")
-            + request("GET", quick.path())
-            + request("GET", quick.path("/guarded"))
-            + json_request("POST", "/auth/login", {"username": 1})
-            + request("POST", quick.path(), body=b"x" * 1000)
-            + request("GET", "/auth/me", token=gateway.token)
-            + request("HEAD", quick.path())
-            + request("DELETE", quick.path("/reading"))
-            + request("GET", quick.path("/guarded"), token=gateway.token)
-        )
-        slow_go.set()
-        methods = ["GET", "GET", "GET", "GET", "POST", "POST", "GET", "HEAD", "DELETE", "GET"]
-        answers = [client.answer(method) for method in methods[:9]]
-        assert answers[0].body == b"slow"
-        assert "keys" in answers[1].json()
-        assert answers[2].body == b"quick"
-        assert answers[3].error == (401, "missing_token")
-        assert answers[4].error == (400, "invalid_request")
-        assert answers[5].body == b"quick"
-        assert answers[6].json()["sub"] == "u-alice"
-        assert (answers[7].status, answers[7].get("content-length")) == (200, "5")
-        assert answers[8].error == (405, "method_not_allowed")
-        if answers[8].get("connection") != "close":
-            assert client.answer("GET").body == b"quick"
-
-
-def test_a_thousand_pipelined_requests_are_all_answered(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(lambda call: call.reply(call.target.rpartition("?")[2].encode()))
-    with Client(gateway.port) as client:
-        data = b"".join(request("GET", f"{spot.path()}?{number}") for number in range(1000))
-        threading.Thread(target=client.send, args=(data,), daemon=True).start()
-        for number in range(1000):
-            assert client.answer().body == b"%d" % number
-
-
-def test_a_thousand_pipelined_refusals_are_all_answered(gateway: Gateway) -> None:
-    with Client(gateway.port) as client:
-        client.send(request("GET", "/guarded/x") * 1000)
-        for _ in range(1000):
-            assert client.answer().error == (401, "missing_token")
-
-
-def test_nothing_is_read_after_a_request_that_asks_to_close(gateway: Gateway, backend: Backend) -> None:
-    spot, other = backend.spot(), backend.spot()
-    with Client(gateway.port) as client:
-        client.send(request("GET", spot.path(), {"Connection": "close"}) + request("GET", other.path()))
-        answer = client.answer()
-        assert (answer.status, answer.get("connection")) == (200, "close")
-        assert client.ended()
-    assert other.calls() == []
-
-
-@pytest.mark.parametrize("path", ["/nowhere/x", "/reading/x"], ids=["no route", "not this method"])
-def test_nothing_is_read_after_a_refusal_that_closes(gateway: Gateway, backend: Backend, path: str) -> None:
-    spot = backend.spot()
-    with Client(gateway.port) as client:
-        client.send(request("DELETE", path) + request("POST", spot.path(), body=b"x") + request("GET", "/auth/me"))
-        if client.answer("DELETE").get("connection") == "close":
-            assert client.ended()
-            assert ask(gateway.port, request("GET", "/auth/me")).status == 401
-            assert spot.calls() == []
-        else:
-            assert client.answer("POST").status == 200
-
-
-def test_a_request_in_single_bytes_is_a_request(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot()
-    with Client(gateway.port) as client:
-        for byte in request("POST", spot.path(), body=b"abc"):
-            client.send(bytes([byte]))
-        assert client.answer("POST").status == 200
-    assert spot.call().raw_body == b"abc"
-
-
-def test_empty_lines_before_a_request_are_ignored(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot()
-    with Client(gateway.port) as client:  # RFC 9112 2.2
-        assert client.ask(b"\r\n" + request("GET", spot.path()), "GET").status == 200
-        assert client.ask(b"\r\n\r\n" + request("GET", spot.path()), "GET").status == 200
-
-
 # --- old clients, old backends ---
 
 
 def test_an_http_1_0_client_is_answered_and_closed(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(raw(OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(OK))
     with Client(gateway.port) as client:
         answer = client.ask(HTTP10 % (spot.path().encode(), b""))
         assert answer.body == b"ok"
@@ -364,7 +253,7 @@ def test_an_http_1_0_client_is_answered_and_closed(gateway: Gateway, backend: Ba
 
 
 def test_an_http_1_0_client_may_ask_to_keep_the_connection(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(raw(OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(OK))
     with Client(gateway.port) as client:
         for _ in range(3):
             answer = client.ask(HTTP10 % (spot.path().encode(), b"Connection: keep-alive\r\n"))
@@ -385,7 +274,7 @@ def test_a_refused_http_1_0_client_is_told_whether_the_connection_is_kept(gatewa
 
 def test_an_http_1_0_client_gets_a_chunked_answer_until_close(gateway: Gateway, backend: Backend) -> None:
     data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
-    spot = backend.spot(raw(data))  # type: ignore[arg-type]
+    spot = backend.spot(raw(data))
     for more in (b"", b"Connection: keep-alive\r\n"):
         with Client(gateway.port) as client:
             answer = client.ask(HTTP10 % (spot.path().encode(), more))
@@ -394,7 +283,7 @@ def test_an_http_1_0_client_gets_a_chunked_answer_until_close(gateway: Gateway, 
 
 
 def test_an_http_1_0_client_needs_no_host_and_the_backend_gets_one(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(raw(OK))  # type: ignore[arg-type]
+    spot = backend.spot(raw(OK))
     assert ask(gateway.port, b"GET %b HTTP/1.0\r\n\r\n" % spot.path().encode()).body == b"ok"
     assert spot.call().get("host") == f"127.0.0.1:{backend.port}"
 
@@ -402,7 +291,7 @@ def test_an_http_1_0_client_needs_no_host_and_the_backend_gets_one(gateway: Gate
 def test_an_answer_until_close_is_chunked_for_the_client(gateway: Gateway, backend: Backend) -> None:
     for version in (b"1.0", b"1.1"):
         data = b"HTTP/%b 200 OK\r\n\r\n" % version + b"until the end"
-        spot = backend.spot(closing(data))  # type: ignore[arg-type]
+        spot = backend.spot(closing(data))
         with Client(gateway.port) as client:
             for _ in range(2):
                 answer = client.ask(request("GET", spot.path()))
@@ -413,7 +302,7 @@ def test_an_answer_until_close_is_chunked_for_the_client(gateway: Gateway, backe
 
 
 def test_an_empty_answer_until_close_is_an_empty_body(gateway: Gateway, backend: Backend) -> None:
-    spot = backend.spot(closing(b"HTTP/1.1 200 OK\r\n\r\n"))  # type: ignore[arg-type]
+    spot = backend.spot(closing(b"HTTP/1.1 200 OK\r\n\r\n"))
     with Client(gateway.port) as client:
         for _ in range(2):
             answer = client.ask(request("GET", spot.path()))
@@ -423,7 +312,7 @@ def test_an_empty_answer_until_close_is_an_empty_body(gateway: Gateway, backend:
 def test_an_http_1_0_backend_that_keeps_nothing_is_served_by_a_new_connection_each(
     gateway: Gateway, backend: Backend
 ) -> None:
-    spot = backend.spot(closing(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"))  # type: ignore[arg-type]
+    spot = backend.spot(closing(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     with Client(gateway.port) as client:
         for _ in range(5):
             answer = client.ask(request("POST", spot.path(), body=b"x"))
@@ -433,10 +322,10 @@ def test_an_http_1_0_backend_that_keeps_nothing_is_served_by_a_new_connection_ea
 
 def test_a_large_answer_leaves_nothing_behind_on_a_kept_connection(gateway: Gateway, backend: Backend) -> None:
     size = 300_000
-    large = backend.spot(raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"l" * size))  # type: ignore[arg-type]
-    small = backend.spot(raw(OK))  # type: ignore[arg-type]
-    chunked = backend.spot(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))  # type: ignore[arg-type]
-    none = backend.spot(raw(b"HTTP/1.1 204 No Content\r\n\r\n"))  # type: ignore[arg-type]
+    large = backend.spot(raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"l" * size))
+    small = backend.spot(raw(OK))
+    chunked = backend.spot(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
+    none = backend.spot(raw(b"HTTP/1.1 204 No Content\r\n\r\n"))
     with Client(gateway.port) as client:
         for following in (small, chunked, none, large, small):
             assert client.ask(request("GET", large.path())).body == b"l" * size

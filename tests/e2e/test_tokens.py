@@ -248,7 +248,17 @@ def test_every_session_of_a_user_can_be_ended_at_once(gateway: Gateway, backend:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"null", b'{"username":1,"password":"x"}', b'{"username":"alice"}', b"\xff", b"[" * 5000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"username":1,"password":"x"}',
+        b'{"username":"alice"}',
+        b"\xff",
+        b"[" * 5000,
+    ],
 )
 def test_a_login_that_is_no_object_of_strings_is_an_invalid_request(gateway: Gateway, body: bytes) -> None:
     answer = ask(gateway.port, request("POST", "/auth/login", {"Content-Type": "application/json"}, body))
