@@ -102,9 +102,7 @@ class Worker:
             self.store,
             self.signer,
             self.refresh_tokens,
-            Limits(
-                settings.limits.login_per_user, settings.limits.login_per_ip, settings.limits.refresh_per_session
-            ),
+            Limits(settings.limits.login_per_user, settings.limits.login_per_ip, settings.limits.refresh_per_session),
             settings.identity.recheck_on_refresh,
             self.telemetry,
         )
@@ -376,4 +374,3 @@ def _within(host: str, networks: Any) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)
-

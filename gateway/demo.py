@@ -59,7 +59,7 @@ def _shown(name: bytes, value: bytes) -> str:
 
 def introduction(url: str, management: str) -> str:
     """Return what the demo prints: where it is, who may sign in, and what to paste."""
-    take = "sed 's/.*\"%s\":\"\\([^\"]*\\)\".*/\\1/'"
+    take = 'sed \'s/.*"%s":"\\([^"]*\\)".*/\\1/\''
     access, refresh = take % "access_token", take % "refresh_token"
     call = f'curl -si {url}/api/hello -H "Authorization: Bearer $A"'
     json = "-H 'Content-Type: application/json'"
