@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import httptools
+import orjson
 
 from gateway import errors
 from gateway.proxy.headers import (
@@ -22,6 +24,7 @@ from gateway.proxy.headers import (
     R_CONNECTION,
     R_DROP,
     R_LENGTH,
+    R_UPGRADE,
     ResponseKinds,
     nominated,
     without_lines,
@@ -29,6 +32,7 @@ from gateway.proxy.headers import (
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
+    from gateway.proxy.tunnel import Tunnel
     from gateway.proxy.upstream import Upstream
 
 _LOG = logging.getLogger("gateway.proxy")
@@ -43,6 +47,29 @@ STATUS_LINES = {
     else b"HTTP/1.1 %d \r\n" % code
     for code in range(100, 1000)
 }
+
+
+EXPIRED, JSON = b"expired", b"json"
+SUSPECT_BODY = 8192  # bytes of a 401's JSON that are read to see what it says
+_CHALLENGE = re.compile(rb"\nwww-authenticate:[^\r]*(?:expired_token|invalid_token[^\r]*expired)", re.IGNORECASE)
+_OURS = re.compile(rb"\nx-gateway-error:[ \t]*expired_token[ \t]*\r", re.IGNORECASE)
+_JSON = re.compile(rb"\ncontent-type:[ \t]*application/(?:[a-z.+-]*\+)?json", re.IGNORECASE)
+
+
+def _verdict(head: bytes) -> bytes:
+    """Return EXPIRED where a 401's head says that the token expired, JSON where its body may, b"" else."""
+    if _CHALLENGE.search(head) or _OURS.search(head):
+        return EXPIRED
+    return JSON if _JSON.search(head) else b""
+
+
+def says_expired(body: bytes) -> bool:
+    """Tell whether a JSON body is an error object that names expired_token (RFC 6749 5.2's shape, or RFC 9457's)."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(content, dict) and "expired_token" in (content.get("error"), content.get("code"))
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -67,9 +94,13 @@ class UpstreamConnection(asyncio.Protocol):
         "raw_left",
         "rechunk",
         "served",
+        "suspect",
+        "switched",
         "transport",
+        "tunnel",
         "until_close",
         "unusable",
+        "upgrade",
     )
 
     def __init__(self, pool: Upstream) -> None:
@@ -81,7 +112,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.out: list[bytes] = []
         self.idle_since = 0.0
         self.served = self.raw_left = 0
-        self.lost = self.paused = self.unusable = False
+        self.lost = self.paused = self.unusable = self.switched = False
+        self.tunnel: Tunnel | None = None
+        self.upgrade = self.suspect = b""
         self._begin()
 
     def __repr__(self) -> str:
@@ -164,6 +197,10 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             return
+        if self.tunnel is not None:
+            self.exchange = None
+            exchange.tunnel_closed()
+            return
         if self.until_close and not self.in_head and exc is None:
             self._end_of_body()
             exchange.protocol.transport.writelines(self.out)
@@ -187,12 +224,21 @@ class UpstreamConnection(asyncio.Protocol):
         if self.raw_left:
             self._raw_body(exchange, data)
             return
+        if self.tunnel is not None:
+            self.tunnel.from_upstream(data)
+            return
+        if exchange.renewed is not None:
+            exchange.confirm(self, data)
+            return
         if self.in_head:
             self.raw = self.raw + data if self.raw else data
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._invalid("upgrade")
+        except httptools.HttpParserUpgrade as stop:
+            if self.switched:
+                self._switch(exchange, data[stop.args[0] :])
+            else:
+                self._invalid("upgrade")
         except httptools.HttpParserError as error:
             if self.ended:  # what came after a whole answer is not ours to read
                 self.unusable = True
@@ -205,6 +251,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _pass_on(self, exchange: Exchange) -> None:
         """Write what the parser made of one read, and see where that leaves the answer."""
         out = self.out
+        if self.suspect and not self._cleared(exchange):
+            return
         if out:
             self.out = []
             transport = exchange.protocol.transport
@@ -219,6 +267,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._invalid("head size")
         else:
             exchange.progressed()
+            if exchange.place < 0:
+                exchange.watch()
             if self.left >= RAW_BODY:
                 self.raw_left = self.left
 
@@ -234,6 +284,43 @@ class UpstreamConnection(asyncio.Protocol):
             self.ended = True
             self.parser = httptools.HttpResponseParser(self)
             self._finish()
+
+    def _upgraded(self, exchange: Exchange, fields: list[bytes]) -> None:
+        tunnel = exchange.tunnel
+        if tunnel is None or self.upgrade != tunnel.protocol_name:
+            raise errors.UpstreamInvalid("101 unasked, or to another protocol")
+        head = b"".join(fields)
+        if exchange.by_subprotocol and b"\nsec-websocket-protocol:" not in b"\n" + head.lower():
+            head += b"Sec-WebSocket-Protocol: bearer\r\n"  # browsers want one of those they offered
+        more = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % tunnel.protocol_name
+        self.out.append(b"".join((STATUS_LINES[101], head, exchange.extra, more, b"\r\n")))
+        self.switched = True
+
+    def _switch(self, exchange: Exchange, rest: bytes) -> None:
+        """Join the two connections: no parser from here on."""
+        tunnel = self.tunnel = exchange.tunnel
+        exchange.protocol.transport.writelines(self.out)
+        self.out = []
+        if tunnel is not None:
+            exchange.tunnel_open()
+            tunnel.open(self)
+            if rest:
+                tunnel.from_upstream(rest)
+
+    def _cleared(self, exchange: Exchange) -> bool:
+        """Tell whether a 401 is to be passed on; one that says expired_token is met with a second try."""
+        if not self.ended and self.suspect != EXPIRED:
+            if self.left > SUSPECT_BODY:
+                self.suspect = b""
+            return not self.suspect
+        if self.suspect == EXPIRED or says_expired(b"".join(self.out[1:])):
+            self.exchange = None
+            self.unusable = True
+            self.transport.close()
+            exchange.replay()
+            return False
+        self.suspect = b""
+        return True
 
     def _invalid(self, reason: str | BaseException | None) -> None:
         if isinstance(reason, httptools.HttpParserCallbackError):
@@ -270,12 +357,14 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
+        if status == 401 and exchange.can_replay():
+            self.suspect = _verdict(raw[:end])
         tail = self._framing(exchange, status)
         if not exchange.responding(status):
             tail += b"Connection: close\r\n\r\n"
         else:
             tail += b"\r\n" if exchange.head.http11 else b"Connection: keep-alive\r\n\r\n"
-        self.out.append(b"".join((STATUS_LINES[status], *fields, tail)))
+        self.out.append(b"".join((STATUS_LINES[status], *fields, exchange.extra, tail)))
 
     def _fields(self, raw: bytes, at: int, end: int) -> list[bytes]:
         """Return raw[at:end] as slices without the lines that concern this connection alone (RFC 9110 7.6.1)."""
@@ -302,6 +391,8 @@ class UpstreamConnection(asyncio.Protocol):
             if value.lower() != b"chunked" or self.chunked:
                 raise errors.UpstreamInvalid("transfer coding")
             self.chunked = True
+        elif kind == R_UPGRADE:
+            self.upgrade = value.lower()
         elif kind == R_CONNECTION and value.lower() not in (b"keep-alive", b"close"):
             return b"," + value
         return b""
@@ -325,10 +416,10 @@ class UpstreamConnection(asyncio.Protocol):
         return b""
 
     def _interim(self, exchange: Exchange, status: int, fields: list[bytes]) -> None:
-        """Pass on a 1xx (RFC 9110 15.2); 101 was never asked for."""
+        """Pass on a 1xx (RFC 9110 15.2); a 101 only where it was asked for."""
         if status == 101:
-            raise errors.UpstreamInvalid("101")
-        if exchange.head.http11:
+            self._upgraded(exchange, fields)
+        elif exchange.head.http11:
             self.out.append(b"".join((STATUS_LINES[status], *fields, b"\r\n")))
 
     def on_body(self, body: bytes) -> None:

@@ -16,6 +16,7 @@ from gateway.proxy.headers import (
     HOST,
     LENGTH,
     REQUEST_ID,
+    UPGRADE,
     RequestKinds,
     strip_cookies,
 )
@@ -41,8 +42,9 @@ class Fields:
     # Not slots: class attributes as defaults make a section cost what it has, not what it could have.
     length = -1
     chunked = expecting = False
-    host = hop = request_id = b""
+    host = hop = request_id = upgrade = b""
     hosts = 0
+    cookies: tuple[bytes, ...] = ()
     authorizations: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
@@ -72,9 +74,12 @@ class Fields:
             self.length = int(value)
             self.lines += (name, b": ", value, b"\r\n")
         elif kind == COOKIE:
+            self.cookies += (value,)
             rest = strip_cookies(value, own_cookies)
             if rest:
                 self.lines += (name, b": ", rest, b"\r\n")
+        elif kind == UPGRADE:
+            self.upgrade = self.upgrade + b"," + value if self.upgrade else value
         elif kind == CONNECTION:
             if value.lower() not in (b"keep-alive", b"close"):
                 self.hop += b"," + value

@@ -78,7 +78,7 @@ class RequestKinds(dict[bytes, int]):
 
 
 # What happens to a response header.
-R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION = range(5)
+R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION, R_UPGRADE = range(6)
 _RESPONSE = {
     b"content-length": R_LENGTH,
     b"transfer-encoding": R_CODING,
@@ -87,7 +87,7 @@ _RESPONSE = {
     b"proxy-connection": R_DROP,
     b"te": R_DROP,
     b"trailer": R_DROP,
-    b"upgrade": R_DROP,
+    b"upgrade": R_UPGRADE,
     b"x-gateway-error": R_DROP,  # only the gateway says that an answer is its own
 }
 

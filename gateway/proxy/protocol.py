@@ -32,6 +32,7 @@ from gateway.proxy.exchange import Exchange, Refusal
 from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.headers import client_address, forwarded_block
 from gateway.proxy.plane import Plane
+from gateway.proxy.tunnel import Tunnel
 
 BODY_HIGH = 65536  # buffered request body that pauses the client
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
@@ -72,6 +73,7 @@ class GatewayProtocol(asyncio.Protocol):
         "server_state",
         "transport",
         "trusted",
+        "tunnel",
         "url",
         "write_paused",
     )
@@ -102,6 +104,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
         self.head_bytes = self.chunk = self.raw_left = 0
         self.lingering = -1
+        self.tunnel: Tunnel | None = None
         self.deadline = self.due = 0.0
 
     def __repr__(self) -> str:
@@ -132,6 +135,7 @@ class GatewayProtocol(asyncio.Protocol):
         if self.flow is not None:
             self.flow.resume_writing()
         active, self.active, self.incoming, self.queue = self.active, None, None, None
+        self.tunnel = None
         if active is not None:
             active.client_gone()
         self.parser = None  # a parser and its protocol hold each other
@@ -208,6 +212,9 @@ class GatewayProtocol(asyncio.Protocol):
         if self.lingering >= 0:
             self._drop(data)
             return
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+            return
         if self.raw_left:
             data = self._raw_body(data)
             if not data:
@@ -281,8 +288,13 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _after_upgrade(self, rest: bytes) -> None:
         """The parser stops after a head with `Upgrade`; an upgrade not taken is a plain request (RFC 9110 7.8)."""
-        incoming = self.incoming
+        incoming, active = self.incoming, self.active
         self.parser = httptools.HttpRequestParser(self)
+        if isinstance(active, Exchange) and active.tunnel is not None:
+            self.tunnel = active.tunnel
+            if rest:
+                self.tunnel.from_client(rest)
+            return
         if incoming is not None and incoming.left > 0:
             self.raw_left = incoming.left
         if rest and not self.closed and self.lingering < 0:
@@ -333,6 +345,8 @@ class GatewayProtocol(asyncio.Protocol):
         try:
             if self.head_bytes + self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
                 self._check_size()
+            if self.active is not None and self.parser.should_upgrade():
+                raise errors.BadRequest("an upgrade behind another request")
             self.head = head = from_parser(self.parser, self.url, self.headers, plane)
         except GatewayError as error:
             self.head = None
