@@ -75,9 +75,8 @@ def values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
     More than one is a planted cookie: another host of the site can set one (cookie tossing), and which of the
     two is ours cannot be told.
     """
-    prefix = name + b"="
-    parts = (part.strip(b" \t") for header in headers for part in header.split(b";"))
-    return [part[len(prefix) :] for part in parts if part.startswith(prefix) and len(part) > len(prefix)]
+    pairs = (part.partition(b"=") for header in headers for part in header.split(b";"))
+    return [value for each, _, rest in pairs if each.strip(b" \t") == name and (value := rest.strip(b" \t"))]
 
 
 def check_origin(sites: Sequence[bytes], origins: Sequence[bytes], own: frozenset[str], *, strict: bool) -> None:

@@ -62,7 +62,7 @@ class Gate:
         """
         if authorization is None:
             return None
-        token = authorization[7:] if authorization[:7] == b"Bearer " else bearer_token(authorization)
+        token = authorization[7:].strip(b" ") if authorization[:7] == b"Bearer " else bearer_token(authorization)
         if token is None:
             return None
         return self._verifier.verify(token, self._clock())

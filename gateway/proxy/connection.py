@@ -39,6 +39,7 @@ _LOG = logging.getLogger("gateway.proxy")
 
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+MAX_INTERIM = 32  # 1xx before an answer
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 STATUS_LINES = {
@@ -82,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         "exchange",
         "idle_since",
         "in_head",
+        "interim",
         "keep",
         "kinds",
         "left",
@@ -122,6 +124,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self.left = -1
+        self.interim = 0
         self.raw = b""
         self.in_head = True
         self.chunked = self.ended = self.rechunk = self.until_close = self.bodyless = self.keep = False
@@ -349,9 +352,14 @@ class UpstreamConnection(asyncio.Protocol):
             return
         status = self.parser.get_status_code()
         raw, self.raw = self.raw, b""
+        if raw[:7] != b"HTTP/1.":  # llhttp also takes HTTP/2.0, RTSP and others
+            raise errors.UpstreamInvalid("version")
         end = raw.find(b"\r\n\r\n") + 2
         fields = self._fields(raw, raw.find(b"\r\n") + 2, end)
         if status < 200:
+            self.interim += 1
+            if self.interim > MAX_INTERIM:
+                raise errors.UpstreamInvalid("no end of 1xx")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
             self._interim(exchange, status, fields)
             return

@@ -18,7 +18,7 @@ from gateway import errors
 from gateway.errors import GatewayError, answer
 from gateway.gate import ALIVE
 from gateway.proxy.head import Head
-from gateway.proxy.headers import FORWARDED, forwarded_block, nominated, without
+from gateway.proxy.headers import forwarded_block, nominated, without
 from gateway.proxy.renewal import Renewed
 from gateway.proxy.tunnel import Tunnel, asked, bearer_subprotocol
 from gateway.tokens.claims import Claims
@@ -80,19 +80,23 @@ def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool
 class Refusal:
     """A request that cannot even be routed: answered in its turn, its body dropped."""
 
-    __slots__ = ("_error", "_keep_alive", "_protocol", "left", "whole")
+    __slots__ = ("_error", "_head_only", "_keep_alive", "_protocol", "left", "whole")
 
-    def __init__(self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool, head_only: bool = False
+    ) -> None:
         self._protocol = protocol
         self._error = error
         self._keep_alive = keep_alive
+        self._head_only = head_only
         self.left = 0
         self.whole = False
 
     def start(self) -> None:
         protocol = self._protocol
         protocol.plane.meters.rejected("", self._error.code)
-        protocol.transport.write(render(self._error, protocol.plane.realm, keep_alive=self._keep_alive))
+        keep, realm = self._keep_alive, protocol.plane.realm
+        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only))
         protocol.finished(self._keep_alive, protocol.loop.time())
 
     def body(self, data: bytes) -> None: ...
@@ -405,11 +409,12 @@ class Exchange:
 
     def _forwarded(self) -> bytes:
         """Extend what a trusted proxy in front said of the client."""
-        kinds = self.plane.kinds
-        said = {name.lower(): value for name, value in self.head.fields.headers if kinds[name] == FORWARDED}
-        scheme = said.get(b"x-forwarded-proto", b"")
+        said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": []}
+        for name, value in self.head.fields.headers:
+            said.get(name.lower(), []).append(value)  # several lines are one list (RFC 9110 5.3)
+        scheme = b"".join(said[b"x-forwarded-proto"])
         scheme = scheme if scheme in (b"http", b"https") else self.protocol.scheme
-        return forwarded_block(self.protocol.client_host.encode(), scheme, said.get(b"x-forwarded-for", b""))
+        return forwarded_block(self.protocol.client_host.encode(), scheme, b", ".join(said[b"x-forwarded-for"]))
 
     # --- to the backend ---
 
@@ -542,7 +547,9 @@ class Exchange:
         self._count(error.status)
         # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
         unsure = self.head.fields.expecting and not self.whole
-        self.keep_alive = self.keep_alive and not unsure and self.left <= DISCARD and not self.plane.draining
+        self.keep_alive = (
+            self.keep_alive and self.head.http11 and not unsure and self.left <= DISCARD and not self.plane.draining
+        )
         protocol = self.protocol
         if protocol.closed:
             return
@@ -588,7 +595,8 @@ class Exchange:
     def client_ready(self) -> None:
         if self.upstream is not None:
             self.upstream.resume_reading()
-            self.protocol.wait_for(self.route.idle_timeout)
+            if self.answered:  # before that the time for the answer's head runs
+                self.protocol.wait_for(self.route.idle_timeout)
 
     def on_deadline(self) -> None:
         if self.done:  # the rest of a refused request did not come

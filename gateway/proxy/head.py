@@ -95,9 +95,14 @@ class Fields:
             self.request_id = value
 
     @property
+    def bodyless(self) -> bool:
+        """True where no body follows, whatever the client is told."""
+        return self.length <= 0 and not self.chunked and not self.expecting
+
+    @property
     def repeatable(self) -> bool:
         """True where the same bytes mean the same again: nothing in them is about one message."""
-        return self.length <= 0 and not (self.chunked or self.expecting or self.hop or self.request_id)
+        return self.bodyless and not (self.hop or self.request_id)
 
 
 class Head:

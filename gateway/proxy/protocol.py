@@ -49,6 +49,7 @@ class GatewayProtocol(asyncio.Protocol):
         "chunk",
         "client_host",
         "closed",
+        "completed",
         "deadline",
         "due",
         "fields",
@@ -71,6 +72,7 @@ class GatewayProtocol(asyncio.Protocol):
         "scheme",
         "section",
         "server_state",
+        "spanning",
         "transport",
         "trusted",
         "tunnel",
@@ -101,6 +103,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.head: Head | None = None
         self.fields: Fields | None = None
+        self.spanning = self.completed = False
         self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
         self.head_bytes = self.chunk = self.raw_left = 0
         self.lingering = -1
@@ -224,6 +227,7 @@ class GatewayProtocol(asyncio.Protocol):
         if fresh and self.section and self._again(data):
             return
         self.chunk = len(data)
+        self.spanning, self.completed = was_in_head, False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -233,7 +237,7 @@ class GatewayProtocol(asyncio.Protocol):
             return
         if fresh and self.head is not None:
             self._remember(data, self.head)
-        if self.in_head:
+        if self.in_head and self.lingering < 0 and not self.closed:
             self._head_pending(was_in_head)
         elif self.incoming is not None and self.incoming.left >= RAW_BODY:
             self.raw_left = self.incoming.left
@@ -258,7 +262,8 @@ class GatewayProtocol(asyncio.Protocol):
         try:
             route(head, self.plane)
         except GatewayError as error:
-            return Refusal(self, error, keep_alive=False)
+            keep = head.keep_alive and head.http11 and head.fields.bodyless
+            return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD")
         if head.route.upstream is None:
             return ControlExchange(self, head)
         return Exchange(self, head)
@@ -279,9 +284,9 @@ class GatewayProtocol(asyncio.Protocol):
         return rest if self.lingering < 0 and not self.closed else b""
 
     def _head_pending(self, was_in_head: bool) -> None:
-        if was_in_head:
+        if not self.completed:  # else part of this read was the end of another message
             self.head_bytes += self.chunk
-        elif self.active is None:
+        if not was_in_head and self.active is None:
             self.wait_for(self.plane.header_timeout)  # once a head, so that a slow one cannot extend it
         if self.head_bytes > self.plane.max_header_bytes:
             self.refuse_connection(errors.HeadersTooLarge("head size"))
@@ -332,6 +337,9 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        self.completed = True
+        if self.lingering >= 0 or self.closed:  # what follows a refusal that ends the connection is not a request
+            return
         exchange = self._read_head()
         self.incoming = exchange
         if self.active is None:
@@ -343,23 +351,22 @@ class GatewayProtocol(asyncio.Protocol):
     def _read_head(self) -> exchanges.Answering:
         plane = self.plane
         try:
-            if self.head_bytes + self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
+            if self.spanning or self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
                 self._check_size()
             if self.active is not None and self.parser.should_upgrade():
                 raise errors.BadRequest("an upgrade behind another request")
             self.head = head = from_parser(self.parser, self.url, self.headers, plane)
         except GatewayError as error:
             self.head = None
-            return Refusal(self, error, keep_alive=False)
+            return Refusal(self, error, keep_alive=False, head_only=self.parser.get_method() == b"HEAD")
         return self._exchange(head)
 
     def _check_size(self) -> None:
         if len(self.headers) > self.plane.max_headers:
             raise errors.HeadersTooLarge("header count")
-        if self.head_bytes + self.chunk > self.plane.max_header_bytes:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > self.plane.max_header_bytes:
-                raise errors.HeadersTooLarge("head size")
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.plane.max_header_bytes:
+            raise errors.HeadersTooLarge("head size")
 
     def on_body(self, body: bytes) -> None:
         if self.incoming is not None:
