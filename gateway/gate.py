@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from gateway import cookies
 from gateway.errors import GatewayError, InvalidToken, MissingToken, RevokedToken, StoreUnavailable
 from gateway.sessions.liveness import Liveness, Verdict
 from gateway.tokens.access import AccessRule, decide
@@ -28,11 +29,13 @@ class Verifier(Protocol):
 class Gate:
     """Finds, verifies and checks the credential of a request.
 
+    `access_cookie` names the cookie that may hold the access token, "" where there is none; `issuer` is the
+    gateway's public URL, whose origin counts as its own.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
     what makes the refresh token handed out with it count as used (rotation table).
     """
 
-    __slots__ = ("_clock", "_liveness", "_mark_used", "_marking", "_verifier")
+    __slots__ = ("_clock", "_issuer", "_liveness", "_mark_used", "_marking", "_verifier", "access_cookie")
 
     def __init__(
         self,
@@ -40,11 +43,16 @@ class Gate:
         liveness: Liveness,
         mark_used: Callable[[str, int], Awaitable[None]],
         clock: Callable[[], float] = time.time,
+        *,
+        access_cookie: str = "",
+        issuer: str = "",
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
         self._mark_used = mark_used
         self._clock = clock
+        self._issuer = issuer
+        self.access_cookie = access_cookie.encode()
         self._marking: set[asyncio.Task[None]] = set()
 
     def identify(self, authorization: bytes | None) -> Claims | None:
@@ -54,9 +62,36 @@ class Gate:
         """
         if authorization is None:
             return None
-        token = authorization[7:] if authorization[:7] == b"Bearer " else bearer_token(authorization)
+        token = authorization[7:].strip(b" ") if authorization[:7] == b"Bearer " else bearer_token(authorization)
         if token is None:
             return None
+        return self._verifier.verify(token, self._clock())
+
+    def find(self, authorizations: Sequence[bytes], cookie_headers: Sequence[bytes]) -> tuple[bytes | None, bool]:
+        """Return (access token, whether it came in the cookie); None where none is presented.
+
+        Raises InvalidToken where two are: which of them is meant nobody can tell (RFC 6750 2).
+        """
+        if len(authorizations) > 1:
+            raise InvalidToken("several Authorization headers")
+        token = bearer_token(authorizations[0]) if authorizations else None
+        if not self.access_cookie:
+            return token, False
+        found = cookies.values(cookie_headers, self.access_cookie)
+        if len(found) + (token is not None) > 1:
+            raise InvalidToken("several access tokens")
+        return (found[0], True) if found else (token, False)
+
+    def check_origin(self, headers: Iterable[tuple[bytes, bytes]], host: str, schemes: Iterable[str]) -> None:
+        """Raise CsrfRejected where a page of another origin may have made a request with the access cookie."""
+        said: dict[bytes, list[bytes]] = {b"sec-fetch-site": [], b"origin": []}
+        for name, value in headers:
+            said.get(name.lower(), []).append(value)
+        own = cookies.own_origins(host, schemes, self._issuer)
+        cookies.check_origin(said[b"sec-fetch-site"], said[b"origin"], own, strict=True)
+
+    def verify(self, token: bytes) -> Claims:
+        """Return the claims of a token. Raises InvalidToken or ExpiredToken."""
         return self._verifier.verify(token, self._clock())
 
     def ask(self, claims: Claims, answer: Callable[[int], None]) -> None:
@@ -66,23 +101,39 @@ class Gate:
             keys = claims.memo["live"] = self._liveness.keys(claims.sid, claims.jti)
         self._liveness.ask(keys, answer)
 
-    def settle(self, claims: Claims | None, rule: AccessRule, verdict: int) -> None:
-        """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass."""
+    def settle(self, claims: Claims | None, rule: AccessRule, verdict: int, *, mark: bool = True) -> None:
+        """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass.
+
+        `mark` is False where the gateway itself presents a token that the client has not been given yet.
+        """
         if verdict != ALIVE:
             raise RevokedToken() if verdict == ENDED else StoreUnavailable("live check")
         if rule.auth != "none":
             decide(claims, rule)
-        if claims is not None and claims.n > 0 and "used" not in claims.memo:
+        if claims is not None and claims.n > 0 and mark and "used" not in claims.memo:
             self._mark(claims)
 
-    async def admit(self, headers: Iterable[tuple[bytes, bytes]], rule: AccessRule) -> Claims | None:
+    async def admit(
+        self,
+        headers: Sequence[tuple[bytes, bytes]],
+        rule: AccessRule,
+        *,
+        method: bytes = b"GET",
+        host: str = "",
+        scheme: str = "http",
+    ) -> Claims | None:
         """Take every step for a request with these (lower-case name, value) headers.
 
-        Returns None for an anonymous caller that the rule allows. Raises GatewayError.
+        `host` is the request's, by default what its Host header says. Returns None for an anonymous caller
+        that the rule allows. Raises GatewayError.
         """
         if rule.auth == "none":
             return None
-        claims = self.identify(only_authorization(headers))
+        token, by_cookie = self.find(all_of(headers, b"authorization"), all_of(headers, b"cookie"))
+        if by_cookie and method not in cookies.SAFE:
+            own = host or b"".join(all_of(headers, b"host")[:1]).decode("latin-1")
+            self.check_origin(headers, own, [scheme])
+        claims = self.verify(token) if token is not None else None
         verdict = ALIVE
         if claims is not None and rule.live:
             future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -124,6 +175,11 @@ def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     if len(values) > 1:
         raise InvalidToken("several Authorization headers")
     return values[0] if values else None
+
+
+def all_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """Return every value under a lower-case name."""
+    return [value for each, value in headers if each == name]
 
 
 def require(claims: Claims | None) -> Claims:

@@ -22,10 +22,9 @@ from starlette.applications import Starlette
 from gateway.api import login, logout, oauth, sessions, token, verify
 from gateway.api.answers import Table, application
 from gateway.api.clients import Clients
-from gateway.api.cookies import RefreshCookie
 from gateway.api.services import Services
 
-__all__ = ("PUBLIC", "Clients", "RefreshCookie", "Services", "create_api")
+__all__ = ("PUBLIC", "Clients", "Services", "create_api")
 
 PUBLIC: Table = {
     "/auth/login": {"POST": login.login},

@@ -24,8 +24,8 @@ Found = dict[str, str]  # session id -> its subject, "" where the credential doe
 
 async def logout(services: Services, request: Request) -> Response:
     given = await body.parameters(request)
-    cookie = services.cookie.read(request)
-    clear: Headers = services.cookie.clear() if cookie is not None else []
+    cookie = cookies.read_refresh(request, services.cookies)
+    clear: Headers = services.cookies.clear() if cookie is not None else []
     found, refused = _credentials(services, request, given.get("refresh_token"), cookie)
     if not found:
         error = refused[0] if refused else MissingToken()

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from gateway.api.answers import header_values
 from gateway.api.clients import Clients
-from gateway.api.cookies import RefreshCookie
+from gateway.cookies import Cookies
 from gateway.gate import Gate, require
 from gateway.grants import Grants
 from gateway.sessions.record import Session
@@ -54,7 +54,7 @@ class Services:
     telemetry: Telemetry
     issuer: str
     realm: str
-    cookie: RefreshCookie
+    cookies: Cookies
     clients: Clients
     match: Callable[[bytes, bytes, bytes], AccessRule]
     identity_headers: Callable[[Claims], list[tuple[bytes, bytes]]]
@@ -64,7 +64,9 @@ class Services:
 
     async def caller(self, request: Request) -> Claims:
         """Return the claims of the live access token that a request carries. Raises GatewayError."""
-        return require(await self.gate.admit(request.scope["headers"], SIGNED_IN))
+        scope = request.scope
+        method = request.method.encode("latin-1")
+        return require(await self.gate.admit(scope["headers"], SIGNED_IN, method=method, scheme=scope["scheme"]))
 
 
 def client_ip(request: Request) -> str:

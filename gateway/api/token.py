@@ -25,14 +25,14 @@ async def token(services: Services, request: Request) -> Response:
     presented = given.get("refresh_token")
     if presented is not None:
         return token_response(services, await _refresh(services, request, presented), in_cookie=False)
-    presented = services.cookie.read(request)
+    presented = cookies.read_refresh(request, services.cookies)
     if presented is None:
         raise InvalidRequest("refresh_token is missing")
     cookies.check_origin(request, services.issuer)
     try:
         return token_response(services, await _refresh(services, request, presented), in_cookie=True)
     except InvalidGrant as error:  # and nothing else: an outage must not sign anyone out
-        return failure(services, error, services.cookie.clear())
+        return failure(services, error, services.cookies.clear())
 
 
 def token_response(services: Services, tokens: TokenSet, in_cookie: bool) -> Response:
@@ -47,8 +47,9 @@ def token_response(services: Services, tokens: TokenSet, in_cookie: bool) -> Res
         "scope": tokens.scope,
     }
     if in_cookie:
-        cookie = services.cookie.set(tokens.refresh_token, tokens.refresh_expires_at, services.clock())
-        return json_answer(content, extra=cookie)
+        if services.cookies.access:  # no token where a script could read it
+            content.pop("access_token")
+        return json_answer(content, extra=services.cookies.hand_out(tokens, services.clock()))
     return json_answer(content | {"refresh_token": tokens.refresh_token})
 
 

@@ -53,25 +53,29 @@ class Original:
 async def verify(services: Services, request: Request) -> Response:
     """Answer 200 with the identity headers, or what the proxy itself would have answered."""
     claims: Claims | None = None
-    for rule in _rules(services, request):
-        claims = await services.gate.admit(request.scope["headers"], rule) or claims
-    headers = services.identity_headers(claims) if claims is not None else []
-    present = {name.lower() for name, _ in headers}
+    method, host, rules = _question(services, request)
+    scheme = request.scope["scheme"]
+    for rule in rules:
+        headers = request.scope["headers"]
+        claims = await services.gate.admit(headers, rule, method=method, host=host, scheme=scheme) or claims
+    identity = services.identity_headers(claims) if claims is not None else []
+    present = {name.lower() for name, _ in identity}
     # Empty ones too: a proxy that copies only what is there would let a client's own through.
     blank = [(name, b"") for name in services.identity_names if name.lower() not in present]
-    return empty(200, [*headers, *blank])
+    return empty(200, [*identity, *blank])
 
 
-def _rules(services: Services, request: Request) -> list[AccessRule]:
+def _question(services: Services, request: Request) -> tuple[bytes, str, list[AccessRule]]:
+    """Return (method, host, rules) of the request that is asked about."""
     suffix = _suffix(request)
     if suffix is None and not any(header_values(request, name) for name in METHODS + TARGETS):
-        return [_operators_rule(request, strict=True) or SIGNED_IN]
+        return request.method.encode("latin-1"), "", [_operators_rule(request, strict=True) or SIGNED_IN]
     if not services.trusted(peer_ip(request)):
         raise BadRequest(f"verify: {peer_ip(request)} is none of server.trusted_proxies")
     original = read_original(request, suffix)
     rule = services.match(original.host, original.path, original.method)
     more = _operators_rule(request, strict=False) if suffix is None else None
-    return [rule] if more is None else [rule, more]
+    return original.method, original.host.decode("latin-1"), [rule] if more is None else [rule, more]
 
 
 def read_original(request: Request, suffix: bytes | None) -> Original:

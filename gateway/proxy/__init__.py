@@ -6,7 +6,9 @@ control    one request of the control plane, handed to the ASGI application
 headers    what becomes of each header on the way through: pure functions over raw headers
 paths      the one normal form of a path, and which paths are refused: pure
 routes     the compiled route table: pure
+connection one connection to a backend
 upstream   pools of upstream connections
+head       a request head, read and routed
 wheel      one timer for every deadline of a worker
 plane      what all connections of a worker share
 """

@@ -18,7 +18,9 @@ from gateway import errors
 from gateway.errors import GatewayError, answer
 from gateway.gate import ALIVE
 from gateway.proxy.head import Head
-from gateway.proxy.headers import FORWARDED, forwarded_block, nominated, without
+from gateway.proxy.headers import forwarded_block, nominated, without
+from gateway.proxy.renewal import Renewed
+from gateway.proxy.tunnel import Tunnel, asked, bearer_subprotocol
 from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 HELD_BODY = 65536  # request body held while the gate or the pool decides
+GOODBYE_SECONDS = 0.5  # for the frame under way to end before a WebSocket's Close
+ENDINGS = {"expired": "The access token expired", "revoked": "The session has ended", "drain": "The gateway restarts"}
 DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 REASONS = {
     400: b"Bad Request",
@@ -62,10 +66,10 @@ class Answering(Protocol):
     def broken(self, error: GatewayError) -> None: ...
 
 
-def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool = False) -> bytes:
-    """Return an error as the bytes of a whole HTTP/1.1 answer."""
+def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool = False, more: bytes = b"") -> bytes:
+    """Return an error as the bytes of a whole HTTP/1.1 answer; `more` is further header lines."""
     status, headers, body = answer(error, realm)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"Error"))]
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"Error")), more]
     lines += [b"%b: %b\r\n" % header for header in headers]
     lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
     if not head_only:
@@ -76,19 +80,23 @@ def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool
 class Refusal:
     """A request that cannot even be routed: answered in its turn, its body dropped."""
 
-    __slots__ = ("_error", "_keep_alive", "_protocol", "left", "whole")
+    __slots__ = ("_error", "_head_only", "_keep_alive", "_protocol", "left", "whole")
 
-    def __init__(self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool, head_only: bool = False
+    ) -> None:
         self._protocol = protocol
         self._error = error
         self._keep_alive = keep_alive
+        self._head_only = head_only
         self.left = 0
         self.whole = False
 
     def start(self) -> None:
         protocol = self._protocol
         protocol.plane.meters.rejected("", self._error.code)
-        protocol.transport.write(render(self._error, protocol.plane.realm, keep_alive=self._keep_alive))
+        keep, realm = self._keep_alive, protocol.plane.realm
+        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only))
         protocol.finished(self._keep_alive, protocol.loop.time())
 
     def body(self, data: bytes) -> None: ...
@@ -108,6 +116,13 @@ class Exchange:
     held_bytes = received = discarded = status = 0
     claims: Claims | None = None
     upstream: Any = None
+    token: bytes | None = None  # presented elsewhere than in Authorization, or new
+    by_cookie = by_subprotocol = replayed = override = False
+    extra = b""  # header lines of ours in the answer
+    renewed: Renewed | None = None
+    kept: list[bytes] | None = None  # the request's body, for a second try
+    tunnel: Tunnel | None = None
+    place = -1  # among the streams
 
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
@@ -130,30 +145,213 @@ class Exchange:
         try:
             if plane.max_body_bytes and fields.length > plane.max_body_bytes:
                 raise errors.BodyTooLarge("content-length")
-            tokens = fields.authorizations
-            if len(tokens) > 1:
-                raise errors.InvalidToken("several Authorization headers")
+            if fields.upgrade:
+                self._ask_upgrade()
+            if self.route.refreshes and fields.cookies:
+                self.kept = []
             if rule.auth == "none":
                 self.route.upstream.acquire(self)
                 return
-            claims = self.claims = plane.gate.identify(tokens[0]) if tokens else None
+            tokens = fields.authorizations
+            if plane.gate.access_cookie or self.tunnel is not None or len(tokens) > 1:
+                claims = self._find_claims()
+            else:
+                claims = plane.gate.identify(tokens[0]) if tokens else None
+        except errors.ExpiredToken as error:
+            self._expired(error)
+            return
         except GatewayError as error:
             self.refuse(error)
             return
+        self.claims = claims
         if claims is not None and rule.live:
             plane.gate.ask(claims, self._settled)
         else:
             self._settled(ALIVE)
 
+    def _find_claims(self) -> Claims | None:
+        """Find the token wherever it may stand. Raises GatewayError."""
+        fields, gate, method = self.head.fields, self.plane.gate, self.head.method
+        token, self.by_cookie = gate.find(fields.authorizations, fields.cookies)
+        if token is None and self.tunnel is not None:
+            token = self._subprotocol_token()
+        if self.by_cookie and (method not in SAFE or self.tunnel is not None):
+            gate.check_origin(fields.headers, fields.host.decode("latin-1"), self._schemes())
+        if self.by_cookie or self.by_subprotocol:
+            self.token = token
+        return gate.verify(token) if token is not None else None
+
     def _settled(self, verdict: int) -> None:
         if self.done:
             return
         try:
-            self.plane.gate.settle(self.claims, self.route.rule, verdict)
+            self.plane.gate.settle(self.claims, self.route.rule, verdict, mark=not self.override)
         except GatewayError as error:
             self.refuse(error)
         else:
             self.route.upstream.acquire(self)
+
+    # --- a refresh inside the gateway ---
+
+    def _expired(self, error: errors.ExpiredToken) -> None:
+        """Refresh in place where the route or the cookie asks for it and the request brings what it takes."""
+        renewer = self.plane.renewer
+        credential = None
+        if renewer is not None and (self.route.refreshes or self.by_cookie):
+            credential = renewer.credential(error.claims, self.head.fields.cookies)
+        if credential is None:
+            self.refuse(error)
+        else:
+            self._renew(credential)
+
+    def _renew(self, credential: bytes) -> None:
+        task = self.protocol.loop.create_task(self._renewing(credential))
+        self.protocol.server_state.tasks.add(task)
+        task.add_done_callback(self.protocol.server_state.tasks.discard)
+
+    async def _renewing(self, credential: bytes) -> None:
+        renewer, fields = self.plane.renewer, self.head.fields
+        if renewer is None:
+            return
+        ip = self.protocol.client_ip(fields.headers)
+        try:
+            renewed = await renewer.renew(credential, ip, fields.request_id.decode("latin-1"))
+        except errors.InvalidGrant:
+            self.extra = renewer.clear()
+            self._not_renewed(errors.RevokedToken("refresh refused"))
+        except GatewayError as error:
+            self._not_renewed(error)
+        else:
+            self._go_on_with(renewed)
+
+    def _not_renewed(self, error: GatewayError) -> None:
+        if not self.done:
+            self.refuse(error)
+
+    def _go_on_with(self, renewed: Renewed) -> None:
+        if self.done:
+            return
+        self.renewed, self.extra, self.token, self.override = renewed, renewed.headers, renewed.token, True
+        try:
+            claims = self.claims = self.plane.gate.verify(renewed.token)
+        except GatewayError as error:
+            self.refuse(error)
+            return
+        if self.route.rule.live:
+            self.plane.gate.ask(claims, self._settled)
+        else:
+            self._settled(ALIVE)
+
+    def confirm(self, upstream: Any, data: bytes) -> None:
+        """Before an answer with new tokens goes out: see that they still are the newest (called by the connection)."""
+        upstream.pause_reading()
+        task = self.protocol.loop.create_task(self._confirming(upstream, data))
+        self.protocol.server_state.tasks.add(task)
+        task.add_done_callback(self.protocol.server_state.tasks.discard)
+
+    async def _confirming(self, upstream: Any, data: bytes) -> None:
+        renewed, self.renewed = self.renewed, None
+        if renewed is not None and self.plane.renewer is not None and not await self.plane.renewer.current(renewed):
+            self.extra = b""
+        if upstream.exchange is self:
+            upstream.resume_reading()
+            upstream.data_received(data)
+
+    def can_replay(self) -> bool:
+        """True where a backend's own 401 expired_token can be met with a refresh and a second try."""
+        return self.whole and self.kept is not None and not self.replayed and self._credential() is not None
+
+    def replay(self) -> None:
+        """The backend says that the token expired: refresh, and send the request once more (contract 6.7)."""
+        credential = self._credential()
+        self.replayed, self.answered, self.sent, self.upstream = True, False, False, None
+        self.held, self.kept = self.kept or [], None
+        self.protocol.deadline = 0.0
+        if credential is not None:
+            self._renew(credential)
+
+    def _credential(self) -> bytes | None:
+        renewer = self.plane.renewer
+        if renewer is None or self.claims is None:
+            return None
+        return renewer.credential(self.claims, self.head.fields.cookies)
+
+    # --- an upgrade ---
+
+    def _ask_upgrade(self) -> None:
+        fields = self.head.fields
+        name = asked(self.head.method, fields.upgrade, fields.hop) if self.head.http11 else b""
+        if name and fields.length <= 0:
+            self.tunnel = Tunnel(self, name)
+
+    def _subprotocol_token(self) -> bytes | None:
+        """Take the token out of `Sec-WebSocket-Protocol: bearer, <token>`; the backend gets the rest."""
+        fields = self.head.fields
+        for name, value in fields.headers:
+            if name.lower() == b"sec-websocket-protocol":
+                token, rest = bearer_subprotocol(value)
+                if token is None:
+                    continue
+                self.by_subprotocol = True
+                fields.lines = without(fields.lines, frozenset({b"sec-websocket-protocol"}))
+                if rest:
+                    fields.lines += (name, b": ", rest, b"\r\n")
+                return token
+        return None
+
+    def tunnel_open(self) -> None:
+        """The backend has switched protocols (called by the connection)."""
+        self.answered = True
+        self.status = 101
+        self._count(101)
+        self.watch()
+        self.protocol.wait_for(self.route.idle_timeout)
+
+    def tunnel_closed(self) -> None:
+        """One side has closed: close the other when it has what was sent."""
+        self._release()
+        self.done = True
+        self.protocol.tunnel = None
+        self.protocol.active = None
+        self.protocol.close_gracefully()
+
+    # --- a stream ---
+
+    @property
+    def live(self) -> bool:
+        return self.route.rule.live
+
+    @property
+    def keeps(self) -> bool:
+        return self.route.keeps_streams
+
+    def watch(self) -> None:
+        """Be ended with the session and the token from here on."""
+        if self.place < 0 and self.claims is not None:
+            self.place = self.plane.streams.add(self)
+
+    def end_stream(self, reason: str) -> None:
+        """The session or the token has ended, or the drain has (called by the watch)."""
+        if self.done:
+            return
+        self.plane.meters.stream_closed(reason)
+        if self.place >= 0:
+            self.plane.streams.discard(self, self.place)
+            self.place = -1
+        if self.tunnel is not None and self.tunnel.opened:
+            self.protocol.wait_for(GOODBYE_SECONDS)
+            self.tunnel.end(ENDINGS.get(reason, reason))
+        elif not self.answered and self.claims is not None:
+            self.keep_alive = False
+            self.refuse(errors.ExpiredToken(self.claims) if reason == "expired" else errors.RevokedToken(reason))
+        elif self.protocol.write_paused:
+            self.abort()
+        else:  # what was written still goes out; that no end of the body follows tells the client
+            self._release()
+            self.done = True
+            self._count(self.status)
+            self.protocol.active = None
+            self.protocol.transport.close()
 
     # --- the request head ---
 
@@ -176,9 +374,8 @@ class Exchange:
             (
                 *lines,
                 b"" if fields.host else b"Host: %b\r\n" % host,
-                b"Authorization: %b\r\n" % fields.authorizations[0]
-                if fields.authorizations and route.forward_authorization
-                else b"",
+                self._authorization(),
+                b"" if self.tunnel is None else b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.tunnel.protocol_name,
                 protocol.forwarded if not protocol.trusted else self._forwarded(),
                 b"X-Forwarded-Host: %b\r\n" % host,
                 b"" if claims is None else claims.memo.get("identity") or self._identity(claims),
@@ -188,6 +385,22 @@ class Exchange:
         fields.tail, fields.tail_of = tail, (route, claims)
         return tail
 
+    def _authorization(self) -> bytes:
+        """Return the token for the backend: a new one, one from a cookie, else what the client sent."""
+        given = self.head.fields.authorizations
+        if not self.route.forward_authorization:
+            return b""
+        if self.token is not None and (self.override or not given):
+            return b"Authorization: Bearer %b\r\n" % self.token
+        return b"Authorization: %b\r\n" % given[0] if given else b""
+
+    def _schemes(self) -> list[str]:
+        """Return the schemes under which the client may know this gateway."""
+        schemes = [self.protocol.scheme]
+        if self.protocol.trusted:
+            schemes += [value for name, value in self.head.fields.headers if name.lower() == b"x-forwarded-proto"]
+        return [scheme.decode("latin-1").lower() for scheme in schemes]
+
     def _identity(self, claims: Claims) -> bytes:
         """Render the identity headers of a token, once."""
         block: bytes = self.plane.identity(claims)
@@ -196,11 +409,12 @@ class Exchange:
 
     def _forwarded(self) -> bytes:
         """Extend what a trusted proxy in front said of the client."""
-        kinds = self.plane.kinds
-        said = {name.lower(): value for name, value in self.head.fields.headers if kinds[name] == FORWARDED}
-        scheme = said.get(b"x-forwarded-proto", b"")
+        said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": []}
+        for name, value in self.head.fields.headers:
+            said.get(name.lower(), []).append(value)  # several lines are one list (RFC 9110 5.3)
+        scheme = b"".join(said[b"x-forwarded-proto"])
         scheme = scheme if scheme in (b"http", b"https") else self.protocol.scheme
-        return forwarded_block(self.protocol.client_host.encode(), scheme, said.get(b"x-forwarded-for", b""))
+        return forwarded_block(self.protocol.client_host.encode(), scheme, b", ".join(said[b"x-forwarded-for"]))
 
     # --- to the backend ---
 
@@ -215,6 +429,7 @@ class Exchange:
             self.held.clear()
             self.protocol.resume_reading()
         if not self.whole:
+            self.watch()
             self.protocol.wait_for(self.route.idle_timeout)
         elif self.head.fields.chunked:
             self._sent_all()
@@ -238,6 +453,11 @@ class Exchange:
         self.received += len(data)
         if self.left:
             self.left -= len(data)
+        if self.kept is not None:
+            if self.received <= self.route.replay_buffer:
+                self.kept.append(data)
+            else:
+                self.kept = None
         if self.done:
             self._discard(len(data))
         elif 0 < self.plane.max_body_bytes < self.received:
@@ -274,7 +494,7 @@ class Exchange:
         """The answer's head is here; return whether the client's connection stays open after it."""
         self.answered = True
         self.status = status
-        if not self.whole:  # an early answer: the rest of the request is not waited for
+        if not self.whole or self.tunnel is not None:  # an early answer, or no upgrade: what comes is not waited for
             self.keep_alive = False
         self.protocol.wait_for(self.route.idle_timeout)
         return self.keep_alive and not self.plane.draining
@@ -287,6 +507,9 @@ class Exchange:
         """The answer has been passed on to its end."""
         self.upstream = None
         self.done = True
+        if self.place >= 0:
+            self.plane.streams.discard(self, self.place)
+            self.place = -1
         protocol = self.protocol
         now = protocol.loop.time()
         self.route.meter.done(self.status, now - self.started)
@@ -316,17 +539,22 @@ class Exchange:
     def refuse(self, error: GatewayError) -> None:
         """Answer with an error of ours; the answer's head must not be out yet."""
         self._release()
+        if self.tunnel is not None:
+            self.tunnel = self.protocol.tunnel = None
+            self.keep_alive = False
         self.done = True
         self.plane.meters.rejected(self.route.name, error.code)
         self._count(error.status)
         # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
         unsure = self.head.fields.expecting and not self.whole
-        self.keep_alive = self.keep_alive and not unsure and self.left <= DISCARD and not self.plane.draining
+        self.keep_alive = (
+            self.keep_alive and self.head.http11 and not unsure and self.left <= DISCARD and not self.plane.draining
+        )
         protocol = self.protocol
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only))
+        protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=self.extra))
         self.held = []
         if self.whole or not keep:
             protocol.finished(keep, protocol.loop.time())
@@ -356,6 +584,8 @@ class Exchange:
         self._release()
         if not self.done:
             self.done = True
+            if self.tunnel is not None and self.tunnel.opened:
+                return
             self._count(499)  # nginx's word for a client that closed before the answer
 
     def client_slow(self) -> None:
@@ -365,7 +595,8 @@ class Exchange:
     def client_ready(self) -> None:
         if self.upstream is not None:
             self.upstream.resume_reading()
-            self.protocol.wait_for(self.route.idle_timeout)
+            if self.answered:  # before that the time for the answer's head runs
+                self.protocol.wait_for(self.route.idle_timeout)
 
     def on_deadline(self) -> None:
         if self.done:  # the rest of a refused request did not come
@@ -380,6 +611,9 @@ class Exchange:
             self.refuse(errors.UpstreamTimeout("response head"))
 
     def _release(self) -> None:
+        if self.place >= 0:
+            self.plane.streams.discard(self, self.place)
+            self.place = -1
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abandon()

@@ -16,6 +16,7 @@ from gateway.proxy.headers import (
     HOST,
     LENGTH,
     REQUEST_ID,
+    UPGRADE,
     RequestKinds,
     strip_cookies,
 )
@@ -41,8 +42,9 @@ class Fields:
     # Not slots: class attributes as defaults make a section cost what it has, not what it could have.
     length = -1
     chunked = expecting = False
-    host = hop = request_id = b""
+    host = hop = request_id = upgrade = b""
     hosts = 0
+    cookies: tuple[bytes, ...] = ()
     authorizations: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
@@ -72,9 +74,12 @@ class Fields:
             self.length = int(value)
             self.lines += (name, b": ", value, b"\r\n")
         elif kind == COOKIE:
+            self.cookies += (value,)
             rest = strip_cookies(value, own_cookies)
             if rest:
                 self.lines += (name, b": ", rest, b"\r\n")
+        elif kind == UPGRADE:
+            self.upgrade = self.upgrade + b"," + value if self.upgrade else value
         elif kind == CONNECTION:
             if value.lower() not in (b"keep-alive", b"close"):
                 self.hop += b"," + value
@@ -90,9 +95,14 @@ class Fields:
             self.request_id = value
 
     @property
+    def bodyless(self) -> bool:
+        """True where no body follows, whatever the client is told."""
+        return self.length <= 0 and not self.chunked and not self.expecting
+
+    @property
     def repeatable(self) -> bool:
         """True where the same bytes mean the same again: nothing in them is about one message."""
-        return self.length <= 0 and not (self.chunked or self.expecting or self.hop or self.request_id)
+        return self.bodyless and not (self.hop or self.request_id)
 
 
 class Head:

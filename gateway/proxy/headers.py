@@ -78,7 +78,7 @@ class RequestKinds(dict[bytes, int]):
 
 
 # What happens to a response header.
-R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION = range(5)
+R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION, R_UPGRADE = range(6)
 _RESPONSE = {
     b"content-length": R_LENGTH,
     b"transfer-encoding": R_CODING,
@@ -87,7 +87,7 @@ _RESPONSE = {
     b"proxy-connection": R_DROP,
     b"te": R_DROP,
     b"trailer": R_DROP,
-    b"upgrade": R_DROP,
+    b"upgrade": R_UPGRADE,
     b"x-gateway-error": R_DROP,  # only the gateway says that an answer is its own
 }
 
@@ -133,16 +133,10 @@ def without_lines(fields: bytes, names: frozenset[bytes]) -> bytes:
 
 def strip_cookies(value: bytes, names: Iterable[bytes]) -> bytes:
     """Return a `Cookie` value without the cookies of these names; the others stay byte for byte."""
-    prefixes = tuple(name + b"=" for name in names)
-    kept = [part for part in value.split(b";") if not part.strip(b" \t").startswith(prefixes)]
+    ours = frozenset(names)
+    # by the name less the white space around it, which some readers of cookies overlook
+    kept = [part for part in value.split(b";") if part.partition(b"=")[0].strip(b" \t") not in ours]
     return b";".join(kept).strip(b" \t")
-
-
-def cookie(values: Iterable[bytes], name: bytes) -> list[bytes]:
-    """Return every value that the `Cookie` headers hold under `name` (more than one smells of tossing)."""
-    prefix = name + b"="
-    parts = (part.strip(b" \t") for value in values for part in value.split(b";"))
-    return [part[len(prefix) :] for part in parts if part.startswith(prefix)]
 
 
 def forwarded_block(client: bytes, scheme: bytes, chain: bytes = b"") -> bytes:

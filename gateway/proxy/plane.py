@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from gateway.gate import Gate
 from gateway.proxy.headers import RequestKinds, ResponseKinds
+from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import RouteTable
+from gateway.proxy.streams import Streams
 from gateway.proxy.wheel import Wheel
 from gateway.tokens.claims import Claims
 
@@ -21,6 +23,7 @@ class Meters(Protocol):
     def rejected(self, route: str, error: str) -> None: ...
     def upstream_error(self, route: str, kind: str) -> None: ...
     def connection(self, side: str, change: int) -> None: ...
+    def stream_closed(self, reason: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +55,11 @@ class Plane:
     response_kinds: ResponseKinds = field(default_factory=ResponseKinds)
     wheel: Wheel = field(init=False)
     control_meter: Any = None
+    renewer: Renewer | None = None
+    leeway: float = 0.0
+    streams: Streams = field(init=False)
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.loop)
+        self.streams = Streams(self.loop, self.gate, self.leeway, self.clock)

@@ -32,6 +32,7 @@ from gateway.proxy.exchange import Exchange, Refusal
 from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.headers import client_address, forwarded_block
 from gateway.proxy.plane import Plane
+from gateway.proxy.tunnel import Tunnel
 
 BODY_HIGH = 65536  # buffered request body that pauses the client
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
@@ -48,6 +49,7 @@ class GatewayProtocol(asyncio.Protocol):
         "chunk",
         "client_host",
         "closed",
+        "completed",
         "deadline",
         "due",
         "fields",
@@ -70,8 +72,10 @@ class GatewayProtocol(asyncio.Protocol):
         "scheme",
         "section",
         "server_state",
+        "spanning",
         "transport",
         "trusted",
+        "tunnel",
         "url",
         "write_paused",
     )
@@ -99,9 +103,11 @@ class GatewayProtocol(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.head: Head | None = None
         self.fields: Fields | None = None
+        self.spanning = self.completed = False
         self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
         self.head_bytes = self.chunk = self.raw_left = 0
         self.lingering = -1
+        self.tunnel: Tunnel | None = None
         self.deadline = self.due = 0.0
 
     def __repr__(self) -> str:
@@ -132,6 +138,7 @@ class GatewayProtocol(asyncio.Protocol):
         if self.flow is not None:
             self.flow.resume_writing()
         active, self.active, self.incoming, self.queue = self.active, None, None, None
+        self.tunnel = None
         if active is not None:
             active.client_gone()
         self.parser = None  # a parser and its protocol hold each other
@@ -208,6 +215,9 @@ class GatewayProtocol(asyncio.Protocol):
         if self.lingering >= 0:
             self._drop(data)
             return
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
+            return
         if self.raw_left:
             data = self._raw_body(data)
             if not data:
@@ -217,6 +227,7 @@ class GatewayProtocol(asyncio.Protocol):
         if fresh and self.section and self._again(data):
             return
         self.chunk = len(data)
+        self.spanning, self.completed = was_in_head, False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -226,7 +237,7 @@ class GatewayProtocol(asyncio.Protocol):
             return
         if fresh and self.head is not None:
             self._remember(data, self.head)
-        if self.in_head:
+        if self.in_head and self.lingering < 0 and not self.closed:
             self._head_pending(was_in_head)
         elif self.incoming is not None and self.incoming.left >= RAW_BODY:
             self.raw_left = self.incoming.left
@@ -251,7 +262,8 @@ class GatewayProtocol(asyncio.Protocol):
         try:
             route(head, self.plane)
         except GatewayError as error:
-            return Refusal(self, error, keep_alive=False)
+            keep = head.keep_alive and head.http11 and head.fields.bodyless
+            return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD")
         if head.route.upstream is None:
             return ControlExchange(self, head)
         return Exchange(self, head)
@@ -272,17 +284,22 @@ class GatewayProtocol(asyncio.Protocol):
         return rest if self.lingering < 0 and not self.closed else b""
 
     def _head_pending(self, was_in_head: bool) -> None:
-        if was_in_head:
+        if not self.completed:  # else part of this read was the end of another message
             self.head_bytes += self.chunk
-        elif self.active is None:
+        if not was_in_head and self.active is None:
             self.wait_for(self.plane.header_timeout)  # once a head, so that a slow one cannot extend it
         if self.head_bytes > self.plane.max_header_bytes:
             self.refuse_connection(errors.HeadersTooLarge("head size"))
 
     def _after_upgrade(self, rest: bytes) -> None:
         """The parser stops after a head with `Upgrade`; an upgrade not taken is a plain request (RFC 9110 7.8)."""
-        incoming = self.incoming
+        incoming, active = self.incoming, self.active
         self.parser = httptools.HttpRequestParser(self)
+        if isinstance(active, Exchange) and active.tunnel is not None:
+            self.tunnel = active.tunnel
+            if rest:
+                self.tunnel.from_client(rest)
+            return
         if incoming is not None and incoming.left > 0:
             self.raw_left = incoming.left
         if rest and not self.closed and self.lingering < 0:
@@ -320,6 +337,9 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        self.completed = True
+        if self.lingering >= 0 or self.closed:  # what follows a refusal that ends the connection is not a request
+            return
         exchange = self._read_head()
         self.incoming = exchange
         if self.active is None:
@@ -331,21 +351,22 @@ class GatewayProtocol(asyncio.Protocol):
     def _read_head(self) -> exchanges.Answering:
         plane = self.plane
         try:
-            if self.head_bytes + self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
+            if self.spanning or self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
                 self._check_size()
+            if self.active is not None and self.parser.should_upgrade():
+                raise errors.BadRequest("an upgrade behind another request")
             self.head = head = from_parser(self.parser, self.url, self.headers, plane)
         except GatewayError as error:
             self.head = None
-            return Refusal(self, error, keep_alive=False)
+            return Refusal(self, error, keep_alive=False, head_only=self.parser.get_method() == b"HEAD")
         return self._exchange(head)
 
     def _check_size(self) -> None:
         if len(self.headers) > self.plane.max_headers:
             raise errors.HeadersTooLarge("header count")
-        if self.head_bytes + self.chunk > self.plane.max_header_bytes:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > self.plane.max_header_bytes:
-                raise errors.HeadersTooLarge("head size")
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.plane.max_header_bytes:
+            raise errors.HeadersTooLarge("head size")
 
     def on_body(self, body: bytes) -> None:
         if self.incoming is not None:

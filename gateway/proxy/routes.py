@@ -25,6 +25,7 @@ class Route:
 
     `upstream` is the pool that serves it, None for the control plane. `meter` counts its answers. `raw` is
     for forward-auth: what follows the route's path is the path of another request, and stays as it came.
+    `refreshes` is on_expired = "refresh", `keeps_streams` on_stream_expiry = "keep".
     """
 
     name: str
@@ -39,6 +40,9 @@ class Route:
     response_timeout: float = 30.0
     idle_timeout: float = 300.0
     raw: bool = False
+    refreshes: bool = False
+    keeps_streams: bool = False
+    replay_buffer: int = 65536
     allow: str = field(init=False, default="")
 
     def __post_init__(self) -> None:

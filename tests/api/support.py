@@ -13,7 +13,8 @@ import bcrypt
 import httpx
 from starlette.applications import Starlette
 
-from gateway.api import Clients, RefreshCookie, Services, create_api
+from gateway.api import Clients, Services, create_api
+from gateway.cookies import Cookies
 from gateway.errors import IdentityUnavailable, MethodNotAllowed, NoRoute
 from gateway.gate import Gate
 from gateway.grants import Grants, Limits
@@ -190,7 +191,7 @@ async def stack(
         telemetry=telemetry,
         issuer=ISSUER,
         realm="api",
-        cookie=RefreshCookie(COOKIE),
+        cookies=Cookies(COOKIE),
         clients=Clients({"orders": quick_hash(SECRET)} if clients is None else clients, pool.verify),
         match=match,
         identity_headers=identity_headers,

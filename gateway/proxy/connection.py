@@ -1,0 +1,450 @@
+"""One connection to a backend, and its side of an exchange.
+
+Laws:
+- An answer that two parsers could read differently ends the connection (contract 6.8): llhttp refuses what
+  is malformed, `_framing` what is well-formed but odd.
+- A byte that comes when none is due makes the connection unusable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import httptools
+import orjson
+
+from gateway import errors
+from gateway.proxy.headers import (
+    CANDIDATES,
+    R_CODING,
+    R_CONNECTION,
+    R_DROP,
+    R_LENGTH,
+    R_UPGRADE,
+    ResponseKinds,
+    nominated,
+    without_lines,
+)
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.tunnel import Tunnel
+    from gateway.proxy.upstream import Upstream
+
+_LOG = logging.getLogger("gateway.proxy")
+
+MAX_HEAD = 65536
+RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+MAX_INTERIM = 32  # 1xx before an answer
+SMALL = 16384  # an answer whose head and body are copied into one write
+
+STATUS_LINES = {
+    code: b"HTTP/1.1 %d %b\r\n" % (code, http.HTTPStatus(code).phrase.encode())
+    if code in http.HTTPStatus._value2member_map_
+    else b"HTTP/1.1 %d \r\n" % code
+    for code in range(100, 1000)
+}
+
+
+EXPIRED, JSON = b"expired", b"json"
+SUSPECT_BODY = 8192  # bytes of a 401's JSON that are read to see what it says
+_CHALLENGE = re.compile(rb"\nwww-authenticate:[^\r]*(?:expired_token|invalid_token[^\r]*expired)", re.IGNORECASE)
+_OURS = re.compile(rb"\nx-gateway-error:[ \t]*expired_token[ \t]*\r", re.IGNORECASE)
+_JSON = re.compile(rb"\ncontent-type:[ \t]*application/(?:[a-z.+-]*\+)?json", re.IGNORECASE)
+
+
+def _verdict(head: bytes) -> bytes:
+    """Return EXPIRED where a 401's head says that the token expired, JSON where its body may, b"" else."""
+    if _CHALLENGE.search(head) or _OURS.search(head):
+        return EXPIRED
+    return JSON if _JSON.search(head) else b""
+
+
+def says_expired(body: bytes) -> bool:
+    """Tell whether a JSON body is an error object that names expired_token (RFC 6749 5.2's shape, or RFC 9457's)."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(content, dict) and "expired_token" in (content.get("error"), content.get("code"))
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a backend. `exchange` is whom it serves, None while idle."""
+
+    __slots__ = (
+        "bodyless",
+        "chunked",
+        "ended",
+        "exchange",
+        "idle_since",
+        "in_head",
+        "interim",
+        "keep",
+        "kinds",
+        "left",
+        "lost",
+        "out",
+        "parser",
+        "paused",
+        "pool",
+        "raw",
+        "raw_left",
+        "rechunk",
+        "served",
+        "suspect",
+        "switched",
+        "transport",
+        "tunnel",
+        "until_close",
+        "unusable",
+        "upgrade",
+    )
+
+    def __init__(self, pool: Upstream) -> None:
+        self.pool = pool
+        self.kinds: ResponseKinds = pool.kinds
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
+        self.parser: Any = httptools.HttpResponseParser(self)
+        self.exchange: Exchange | None = None
+        self.out: list[bytes] = []
+        self.idle_since = 0.0
+        self.served = self.raw_left = 0
+        self.lost = self.paused = self.unusable = self.switched = False
+        self.tunnel: Tunnel | None = None
+        self.upgrade = self.suspect = b""
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.pool.name} served={self.served}>"
+
+    def _begin(self) -> None:
+        self.left = -1
+        self.interim = 0
+        self.raw = b""
+        self.in_head = True
+        self.chunked = self.ended = self.rechunk = self.until_close = self.bodyless = self.keep = False
+
+    # --- taken and given back ---
+
+    @property
+    def authority(self) -> bytes:
+        return self.pool.authority
+
+    def serve(self, exchange: Exchange) -> None:
+        """Begin an exchange."""
+        self.exchange = exchange
+        self.served += 1
+        if self.ended:
+            self._begin()
+        exchange.connected(self)
+        if exchange.protocol.write_paused:
+            self.pause_reading()
+
+    def abandon(self) -> None:
+        """The exchange wants no more of this connection: end it."""
+        self.exchange = None
+        self.unusable = True
+        self.transport.abort()
+
+    def _finish(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self.exchange = None
+        if self.keep and not self.unusable and exchange.whole:
+            if self.bodyless:
+                self.parser = httptools.HttpResponseParser(self)  # it would wait for a body
+            if self.paused:
+                self.resume_reading()
+            self.pool.release(self)
+        else:
+            self.unusable = True
+            self.transport.close()
+        exchange.responded()
+
+    def pause_reading(self) -> None:
+        if not self.paused and not self.lost:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.paused and not self.lost:
+            self.paused = False
+            self.transport.resume_reading()
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.protocol.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.protocol.resume_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.parser = None
+        self.pool.forget(self)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self.tunnel is not None:
+            self.exchange = None
+            exchange.tunnel_closed()
+            return
+        if self.until_close and not self.in_head and exc is None:
+            self._end_of_body()
+            exchange.protocol.transport.writelines(self.out)
+            self.out.clear()
+            self.exchange = None
+            exchange.responded()
+            return
+        self.exchange = None
+        begun = not self.in_head or self.raw != b""
+        error = errors.UpstreamInvalid("cut short") if begun else errors.UpstreamUnreachable("closed without answer")
+        exchange.upstream_lost(error, reused=self.served > 1)
+
+    # --- bytes in ---
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.unusable = True
+            self.transport.abort()
+            return
+        if self.raw_left:
+            self._raw_body(exchange, data)
+            return
+        if self.tunnel is not None:
+            self.tunnel.from_upstream(data)
+            return
+        if exchange.renewed is not None:
+            exchange.confirm(self, data)
+            return
+        if self.in_head:
+            self.raw = self.raw + data if self.raw else data
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            if self.switched:
+                self._switch(exchange, data[stop.args[0] :])
+            else:
+                self._invalid("upgrade")
+        except httptools.HttpParserError as error:
+            if self.ended:  # what came after a whole answer is not ours to read
+                self.unusable = True
+                self._pass_on(exchange)
+            else:
+                self._invalid(error)
+        else:
+            self._pass_on(exchange)
+
+    def _pass_on(self, exchange: Exchange) -> None:
+        """Write what the parser made of one read, and see where that leaves the answer."""
+        out = self.out
+        if self.suspect and not self._cleared(exchange):
+            return
+        if out:
+            self.out = []
+            transport = exchange.protocol.transport
+            if len(out) == 2 and len(out[1]) <= SMALL:  # head and body: one small copy is cheaper than writev
+                transport.write(out[0] + out[1])
+            else:
+                transport.writelines(out)
+        if self.ended:
+            self._finish()
+        elif self.in_head:
+            if len(self.raw) > MAX_HEAD:
+                self._invalid("head size")
+        else:
+            exchange.progressed()
+            if exchange.place < 0:
+                exchange.watch()
+            if self.left >= RAW_BODY:
+                self.raw_left = self.left
+
+    def _raw_body(self, exchange: Exchange, data: bytes) -> None:
+        left = self.raw_left
+        if len(data) > left:
+            self.unusable = True
+            data = data[:left]
+        self.raw_left = left = left - len(data)
+        exchange.protocol.transport.write(data)
+        exchange.progressed()
+        if not left:
+            self.ended = True
+            self.parser = httptools.HttpResponseParser(self)
+            self._finish()
+
+    def _upgraded(self, exchange: Exchange, fields: list[bytes]) -> None:
+        tunnel = exchange.tunnel
+        if tunnel is None or self.upgrade != tunnel.protocol_name:
+            raise errors.UpstreamInvalid("101 unasked, or to another protocol")
+        head = b"".join(fields)
+        if exchange.by_subprotocol and b"\nsec-websocket-protocol:" not in b"\n" + head.lower():
+            head += b"Sec-WebSocket-Protocol: bearer\r\n"  # browsers want one of those they offered
+        more = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % tunnel.protocol_name
+        self.out.append(b"".join((STATUS_LINES[101], head, exchange.extra, more, b"\r\n")))
+        self.switched = True
+
+    def _switch(self, exchange: Exchange, rest: bytes) -> None:
+        """Join the two connections: no parser from here on."""
+        tunnel = self.tunnel = exchange.tunnel
+        exchange.protocol.transport.writelines(self.out)
+        self.out = []
+        if tunnel is not None:
+            exchange.tunnel_open()
+            tunnel.open(self)
+            if rest:
+                tunnel.from_upstream(rest)
+
+    def _cleared(self, exchange: Exchange) -> bool:
+        """Tell whether a 401 is to be passed on; one that says expired_token is met with a second try."""
+        if not self.ended and self.suspect != EXPIRED:
+            if self.left > SUSPECT_BODY:
+                self.suspect = b""
+            return not self.suspect
+        if self.suspect == EXPIRED or says_expired(b"".join(self.out[1:])):
+            self.exchange = None
+            self.unusable = True
+            self.transport.close()
+            exchange.replay()
+            return False
+        self.suspect = b""
+        return True
+
+    def _invalid(self, reason: str | BaseException | None) -> None:
+        if isinstance(reason, httptools.HttpParserCallbackError):
+            reason = reason.__context__
+            if not isinstance(reason, errors.GatewayError):
+                _LOG.error("a defect while reading an answer", exc_info=reason)
+        exchange, self.exchange = self.exchange, None
+        self.out.clear()
+        self.unusable = True
+        self.transport.abort()
+        if exchange is not None:
+            exchange.upstream_lost(errors.UpstreamInvalid(str(reason)), reused=False)
+
+    # --- the parser's callbacks ---
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            self.unusable = True
+
+    # There is no on_header: llhttp has read every line strictly when it calls on_headers_complete, so that the
+    # head can be taken as it came, less the few lines that are not to pass. A call a header would cost 3 us.
+
+    def on_headers_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or self.ended:
+            return
+        status = self.parser.get_status_code()
+        raw, self.raw = self.raw, b""
+        if raw[:7] != b"HTTP/1.":  # llhttp also takes HTTP/2.0, RTSP and others
+            raise errors.UpstreamInvalid("version")
+        end = raw.find(b"\r\n\r\n") + 2
+        fields = self._fields(raw, raw.find(b"\r\n") + 2, end)
+        if status < 200:
+            self.interim += 1
+            if self.interim > MAX_INTERIM:
+                raise errors.UpstreamInvalid("no end of 1xx")
+            self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
+            self._interim(exchange, status, fields)
+            return
+        self.in_head = False
+        self.keep = self.parser.should_keep_alive()
+        if status == 401 and exchange.can_replay():
+            self.suspect = _verdict(raw[:end])
+        tail = self._framing(exchange, status)
+        if not exchange.responding(status):
+            tail += b"Connection: close\r\n\r\n"
+        else:
+            tail += b"\r\n" if exchange.head.http11 else b"Connection: keep-alive\r\n\r\n"
+        self.out.append(b"".join((STATUS_LINES[status], *fields, exchange.extra, tail)))
+
+    def _fields(self, raw: bytes, at: int, end: int) -> list[bytes]:
+        """Return raw[at:end] as slices without the lines that concern this connection alone (RFC 9110 7.6.1)."""
+        kinds = self.kinds
+        fields: list[bytes] = []
+        dropped = b""
+        for line in CANDIDATES.finditer(raw, at - 1, end):
+            kind = kinds[line[1]]
+            if kind:
+                start = line.start() + 1
+                if at != start:
+                    fields.append(raw[at:start])
+                at = line.end() + 2
+                if kind != R_DROP:
+                    dropped += self._note(kind, line[2].rstrip(b" \t"))
+        fields.append(raw[at:end])
+        return fields if not dropped else [without_lines(b"".join(fields), nominated(dropped))]
+
+    def _note(self, kind: int, value: bytes) -> bytes:
+        """Note how the answer is framed; return what else a `Connection` value makes hop-by-hop."""
+        if kind == R_LENGTH:
+            self.left = int(value)
+        elif kind == R_CODING:
+            if value.lower() != b"chunked" or self.chunked:
+                raise errors.UpstreamInvalid("transfer coding")
+            self.chunked = True
+        elif kind == R_UPGRADE:
+            self.upgrade = value.lower()
+        elif kind == R_CONNECTION and value.lower() not in (b"keep-alive", b"close"):
+            return b"," + value
+        return b""
+
+    def _framing(self, exchange: Exchange, status: int) -> bytes:
+        """Decide how the answer's end is told to the client; return that header (RFC 9112 6.3)."""
+        head = exchange.head
+        if self.chunked and self.parser.get_http_version() != "1.1":
+            raise errors.UpstreamInvalid("chunked before HTTP/1.1")
+        if head.method == b"HEAD" or status == 304 or status == 204:
+            self.ended = self.bodyless = True
+            length, self.left = self.left, 0
+            return b"Content-Length: %d\r\n" % length if length >= 0 and status != 204 else b""
+        if self.left >= 0:
+            return b"Content-Length: %d\r\n" % self.left
+        self.until_close = not self.chunked
+        if head.http11:
+            self.rechunk = True
+            return b"Transfer-Encoding: chunked\r\n"
+        exchange.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
+        return b""
+
+    def _interim(self, exchange: Exchange, status: int, fields: list[bytes]) -> None:
+        """Pass on a 1xx (RFC 9110 15.2); a 101 only where it was asked for."""
+        if status == 101:
+            self._upgraded(exchange, fields)
+        elif exchange.head.http11:
+            self.out.append(b"".join((STATUS_LINES[status], *fields, b"\r\n")))
+
+    def on_body(self, body: bytes) -> None:
+        if self.ended:
+            self.unusable = True
+            return
+        if self.rechunk:
+            self.out += (b"%x\r\n" % len(body), body, b"\r\n")
+        else:
+            self.left -= len(body)
+            self.out.append(body)
+
+    def on_message_complete(self) -> None:
+        if not self.in_head and not self.ended:  # in_head still: a 1xx, after which the answer itself comes
+            self._end_of_body()
+
+    def _end_of_body(self) -> None:
+        self.ended = True
+        if self.rechunk:
+            self.out.append(b"0\r\n\r\n")
