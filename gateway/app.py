@@ -10,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from gateway.api import Clients, RefreshCookie, Services, create_api
+from gateway.api import Clients, Services, create_api
 from gateway.api.management import Management, create_management
 from gateway.api.oauth import Revoker
+from gateway.cookies import Cookies
 from gateway.errors import NoRoute
 from gateway.gate import Gate
-from gateway.grants import Grants, Limits
+from gateway.grants import Grants, Limits, TokenSet
 from gateway.identity import Provider, UsersFile, Webhook
 from gateway.identity.passwords import PasswordPool
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
+from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
 from gateway.proxy.upstream import Upstream, UpstreamGroup
 from gateway.sessions.connect import Endpoint, open_client, parse_url
@@ -96,7 +99,14 @@ class Worker:
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
         self.provider = open_provider(settings)
         self.passwords = PasswordPool()
-        self.gate = Gate(self.verifier, self.liveness, self.store.mark_used)
+        self.cookies = Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
+        self.gate = Gate(
+            self.verifier,
+            self.liveness,
+            self.store.mark_used,
+            access_cookie=settings.cookies.access,
+            issuer=tokens.issuer,
+        )
         self.grants = Grants(
             self.provider,
             self.store,
@@ -124,6 +134,7 @@ class Worker:
         for upstream in self.upstreams:
             upstream.close()
         self.plane.wheel.stop()
+        self.plane.streams.stop()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -179,7 +190,19 @@ class Worker:
             header_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
             control_meter=self.telemetry.route("control"),
+            renewer=self._renewer(),
+            leeway=settings.tokens.leeway,
         )
+
+    def _renewer(self) -> Renewer:
+        async def refresh(token: bytes, ip: str, request_id: str) -> TokenSet:
+            return await self.grants.refresh(token, ip, request_id=request_id)
+
+        async def counter(session_id: str) -> int | None:
+            session = await self.store.get(session_id)
+            return None if session is None else session.counter
+
+        return Renewer(refresh, self.refresh_tokens.read, counter, self.cookies, time.time, self.loop)
 
     def _table(self) -> RouteTable:
         control = [Route(name="control", path=path, rule=OPEN, raw=path in RAW_PATHS) for path in CONTROL_PATHS]
@@ -213,6 +236,9 @@ class Worker:
             forward_authorization=route.forward_authorization,
             response_timeout=route.response_timeout,
             idle_timeout=route.idle_timeout,
+            refreshes=route.on_expired == "refresh",
+            keeps_streams=route.on_stream_expiry == "keep",
+            replay_buffer=route.replay_buffer,
         )
 
     def _services(self) -> Services:
@@ -236,7 +262,7 @@ class Worker:
             telemetry=self.telemetry,
             issuer=settings.tokens.issuer,
             realm=settings.tokens.audience,
-            cookie=RefreshCookie(settings.cookies.refresh, cookie_path(settings)),
+            cookies=self.cookies,
             clients=Clients(settings.introspection.clients, self.passwords.verify),
             match=match,
             identity_headers=lambda claims: identity_headers(spec, claims.raw),
@@ -350,7 +376,8 @@ def access_rule(route: RouteSettings) -> AccessRule:
 def cookie_path(settings: Settings) -> str:
     """Return the refresh cookie's Path: /auth, or / where routes refresh by themselves or its name asks for it."""
     refreshing = any(route.on_expired == "refresh" for route in settings.routes)
-    return "/" if refreshing or settings.cookies.refresh.startswith("__Host-") else "/auth"
+    everywhere = refreshing or settings.cookies.access or settings.cookies.refresh.startswith("__Host-")
+    return "/" if everywhere else "/auth"
 
 
 def trust(networks: Any) -> Callable[[str], bool]:

@@ -262,7 +262,8 @@ class GatewayProtocol(asyncio.Protocol):
         try:
             route(head, self.plane)
         except GatewayError as error:
-            keep = head.keep_alive and head.http11 and head.fields.bodyless
+            malformed = isinstance(error, errors.BadRequest)
+            keep = head.keep_alive and head.http11 and head.fields.bodyless and not malformed
             return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD")
         if head.route.upstream is None:
             return ControlExchange(self, head)

@@ -199,11 +199,11 @@ def test_an_endless_row_of_interim_answers_is_not_passed_on_for_ever(gateway: Ga
     spot = backend.spot(behaviour)
     with Client(gateway.port) as client:
         client.send(request("GET", spot.path("/impatient")))
-        received = 0
-        while piece := client.socket.recv(1 << 18):
+        received, piece = 0, b""
+        while b"upstream_invalid" not in piece:
+            piece = client.socket.recv(1 << 18)
             received += len(piece)
-            assert received < 64 << 20, "response_timeout is 300 ms"
-        assert received
+            assert received < 64 << 20
 
 
 # --- early answers ---

@@ -1,7 +1,7 @@
 -- Forward-auth for HAProxy 2.6 or newer: `http-request lua.tokengate` asks tokengate about the request.
 --
 --   setenv TOKENGATE_URL http://127.0.0.1:8080
---   lua-load /etc/haproxy/tokengate.lua
+--   lua-load-per-thread /etc/haproxy/tokengate.lua
 --
 -- An allowed request gets tokengate's identity headers and the variable txn.tokengate = "allowed". Any other
 -- one is answered with tokengate's own answer, or with 503 where tokengate gave none. HAProxy carries on after
@@ -10,7 +10,7 @@
 local gateway = os.getenv("TOKENGATE_URL") or ""
 assert(gateway:match("^https?://[^/]+$"), "tokengate.lua: TOKENGATE_URL must be http://HOST:PORT")
 
-local TIMEOUT = 2000 -- ms
+local TIMEOUT = 500 -- ms; HAProxy 2.6 asks up to four times where it got no answer
 
 -- What tokengate reads of a request, all values of each. X-Forwarded-* are HAProxy's own.
 local SENT = {

@@ -1,0 +1,577 @@
+"""Forward-auth with the real nginx, HAProxy, Caddy and Envoy, configured as config/examples/ has it.
+
+Two gateways share a Redis; nginx and Caddy ask the first, HAProxy and Envoy the second. What reaches the
+backend has been recorded by the time its answer is here.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.e2e.backends import Behaviour, Call, raw
+from tests.e2e.forward_auth_parts import Recorder, readings, recorder
+from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_proxy, front_proxy
+from tests.e2e.harness import AUDIENCE, Gateway, Site, route
+from tests.e2e.wire import Answer, Client, WireError, ask, json_request, request
+from tests.redis_server import RedisServer, free_port
+
+UNUSED = "http://127.0.0.1:9"  # the gateway decides and does not pass anything on
+ROUTES: list[dict[str, Any]] = [
+    route("/public/", UNUSED, auth="none"),
+    route("/guarded/", UNUSED),
+    route("/admin/", UNUSED, roles_any=["admin"]),
+    route("/writers/", UNUSED, scopes_all=["orders:write"]),
+    route("/reading/", UNUSED, methods=["GET"]),
+    route("/tenant/", UNUSED, auth="none"),
+    {**route("/tenant/", UNUSED, roles_any=["root"]), "host": "tenant.test"},
+]
+TRUSTED = {"trusted_proxies": ["127.0.0.1/32"], "drain_timeout": "1s"}
+REALM = f'Bearer realm="{AUDIENCE}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A proxy, the gateway that it asks, and another one over the same Redis."""
+
+    proxy: FrontProxy
+    gateway: Gateway
+    other: Gateway
+    backend: Recorder
+
+    def ask(self, data: bytes) -> Answer:
+        """Send one request; `backend.calls` is then what reached the backend of it."""
+        self.backend.fresh(self.backend.behaviour)
+        return ask(self.proxy.port, data)
+
+    def get(self, path: str, headers: dict[str, str] | None = None, token: str = "") -> Answer:
+        return self.ask(request("GET", path, headers, token=token))
+
+
+@pytest.fixture(scope="module")
+def recording() -> Iterator[Recorder]:
+    with recorder() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def replicas(site: Site) -> Iterator[list[Gateway]]:
+    with (
+        site.serve(routes=ROUTES, server=TRUSTED) as first,
+        site.serve(routes=ROUTES, server=TRUSTED) as second,
+    ):
+        yield [first, second]
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if find_proxy(name) is None:
+        pytest.skip(f"needs {name}: {KINDS[name].origin}")
+    return name
+
+
+@pytest.fixture(scope="module")
+def shared_front(kind: str, replicas: list[Gateway], recording: Recorder) -> Iterator[Front]:
+    number = list(KINDS).index(kind) % 2
+    gateway, other = replicas[number], replicas[1 - number]
+    with front_proxy(kind, gateway.port, recording.port) as proxy:
+        yield Front(proxy, gateway, other, recording)
+
+
+@pytest.fixture
+def front(shared_front: Front) -> Front:
+    shared_front.backend.fresh()
+    return shared_front
+
+
+def identity(call: Call) -> dict[str, str]:
+    """Return the identity headers that say something, by any name that a CGI variable cannot tell from theirs."""
+    pairs = ((name.lower().replace("_", "-"), value) for name, value in call.headers)
+    return {name: value for name, value in pairs if name.startswith("x-auth-request-") and value}
+
+
+# --- what passes ---
+
+
+def test_an_allowed_request_reaches_the_backend_as_it_came_and_with_its_identity(front: Front) -> None:
+    headers = {"X-Own": "kept", "Cookie": "theme=dark"}
+    target = "/guarded/a%2Fb/c?roles=nobody&x=%20"
+    answer = front.ask(request("POST", target, headers, b"some body", front.gateway.token))
+    assert answer.status == 200
+    call = front.backend.only()
+    assert (call.method, call.target, call.raw_body) == ("POST", target, b"some body")
+    assert (call.get("x-own"), call.get("cookie")) == ("kept", "theme=dark")
+    told = identity(call)
+    assert len(told.pop("x-auth-request-session")) == 23
+    assert told == {"x-auth-request-user": "u-alice", "x-auth-request-groups": "user,admin"}
+
+
+def test_a_chunked_body_reaches_the_backend_whole(front: Front) -> None:
+    body = b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"
+    head = request("POST", "/guarded/x", {"Transfer-Encoding": "chunked"}, token=front.gateway.token)
+    bodies: list[bytes] = []
+
+    def behaviour(call: Call) -> None:
+        bodies.append(call.body())
+        call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    front.backend.fresh(behaviour)
+    assert front.ask(head + body).status == 200
+    assert bodies == [b"hello!"]
+
+
+def test_a_public_route_passes_without_an_identity(front: Front) -> None:
+    for token in ("", front.gateway.token):
+        assert front.get("/public/x", token=token).status == 200
+        assert identity(front.backend.only()) == {}
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "500 Internal Server Error", "404 Not Found"])
+def test_the_backends_own_refusal_reaches_the_client_as_it_is(front: Front, status: str) -> None:
+    front.backend.fresh(lambda call: call.reply(b"mine", status, b"WWW-Authenticate: Digest realm=own\r\n"))
+    answer = front.get("/guarded/x", token=front.gateway.token)
+    assert (answer.status, answer.body) == (int(status[:3]), b"mine")
+    assert answer.get("www-authenticate") == "Digest realm=own"
+    assert answer.get("x-gateway-error") == ""
+
+
+def test_sign_in_and_the_keys_are_served_through_the_proxy(front: Front) -> None:
+    answer = front.ask(json_request("POST", "/auth/login", {"username": "bob", "password": "correct horse"}))
+    assert answer.status == 200
+    token = answer.json()["access_token"]
+    assert front.get("/auth/me", token=token).json()["sub"] == "u-bob"
+    assert front.get("/.well-known/jwks.json").json()["keys"]
+    assert front.backend.calls == []
+    assert front.get("/guarded/x", token=token).status == 200
+
+
+def test_an_upgrade_is_checked_and_reaches_the_backend_with_its_identity(front: Front) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3, and HAProxy checks the answer to it
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    switch += b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst"
+    front.backend.fresh(lambda call: call.send(switch))
+    assert front.get("/guarded/x", headers).status == 401
+    assert front.backend.calls == []
+    with Client(front.proxy.port) as client:
+        client.send(request("GET", "/guarded/x", headers, token=front.gateway.token))
+        assert client.head().status == 101
+        assert b"".join(client._exactly(5)) == b"first"
+    call = front.backend.only()
+    assert call.get("connection").lower() == "upgrade"
+    assert identity(call)["x-auth-request-user"] == "u-alice"
+
+
+# --- whose identity it is ---
+
+SPOOFED = [
+    "X-Auth-Request-User",
+    "x-auth-request-email",
+    "X-AUTH-REQUEST-GROUPS",
+    "X-Auth-Request-Session",
+    "X_Auth_Request_User",
+    "x_auth_request_email",
+    "X-Auth_Request-Groups",
+    "X_AUTH-REQUEST_SESSION",
+]
+
+
+@pytest.mark.parametrize("name", SPOOFED)
+@pytest.mark.parametrize("path", ["/guarded/x", "/public/x"])
+def test_a_clients_own_identity_headers_never_reach_the_backend(front: Front, name: str, path: str) -> None:
+    data = request("GET", path, [(name, "root"), ("X-Between", "1"), (name, "root")], token=front.gateway.token)
+    answer = front.ask(data)
+    assert answer.status == 200
+    assert b"root" not in front.backend.only().head
+
+
+@pytest.mark.parametrize("named", ["X-Auth-Request-User", "close, x-auth-request-groups", "Authorization", "Cookie"])
+def test_a_client_cannot_have_the_identity_removed_by_naming_it_in_connection(front: Front, named: str) -> None:
+    answer = front.get("/guarded/x", {"Connection": named}, front.gateway.token)
+    assert answer.status in (200, 400, 401)
+    for call in front.backend.calls:
+        assert identity(call)["x-auth-request-user"] == "u-alice"
+        assert call.get("connection").lower() in ("", "close", "keep-alive")
+
+
+# --- what is refused ---
+
+
+def ended(front: Front) -> str:
+    token = front.gateway.login()["access_token"]
+    assert ask(front.other.port, request("POST", "/auth/logout", {"Content-Length": "0"}, token=token)).status == 204
+    return str(token)
+
+
+def expired(front: Front) -> str:
+    return (
+        front.gateway.site.signer()
+        .mint(
+            subject="u-alice",
+            session_id="0" + "A" * 22,
+            counter=0,
+            roles=["user", "admin"],
+            scope="orders:read",
+            claims={},
+            now=time.time() - 3600,
+        )
+        .token
+    )
+
+
+INVALID = f'{REALM}, error="invalid_token", error_description="%s"'
+REFUSED: dict[str, tuple[Any, str, str, int, str]] = {
+    # token, method, path, status, challenge
+    "missing_token": (lambda _: "", "GET", "/guarded/x", 401, REALM),
+    "invalid_token": (lambda _: "a.b.c", "GET", "/guarded/x", 401, INVALID % "The access token is not valid"),
+    "expired_token": (expired, "GET", "/guarded/x", 401, INVALID % "The access token expired"),
+    "revoked_token": (ended, "GET", "/guarded/x", 401, INVALID % "The session has ended"),
+    "insufficient_scope": (
+        lambda front: front.gateway.login("bob")["access_token"],
+        "POST",
+        "/writers/x",
+        403,
+        f'{REALM}, error="insufficient_scope", scope="orders:write"',
+    ),
+    "no_route": (lambda front: front.gateway.token, "GET", "/elsewhere", 404, ""),
+    "method_not_allowed": (lambda front: front.gateway.token, "DELETE", "/reading/x", 405, ""),
+    "bad_request": (lambda front: front.gateway.token, "GET", "/public/..%2fadmin/x", 400, ""),
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_the_gateways_own_refusal_reaches_the_client(front: Front, code: str) -> None:
+    make, method, path, status, challenge = REFUSED[code]
+    answer = front.ask(request(method, path, {"X-Auth-Request-User": "root"}, token=make(front)))
+    assert (answer.status, answer.get("x-gateway-error")) == (status, code)
+    assert answer.json()["error"] == code
+    assert answer.get("www-authenticate") == challenge
+    assert answer.get("cache-control") == "no-store"
+    assert answer.get("allow") == ("GET" if status == 405 else "")
+    assert front.backend.calls == []
+
+
+def test_a_refused_request_with_a_body_leaves_its_connection_usable_or_closed(front: Front) -> None:
+    with Client(front.proxy.port) as client:
+        smuggled = request("GET", "/public/smuggled")
+        refused = client.ask(request("POST", "/guarded/x", {}, smuggled))
+        assert refused.status == 401
+        try:
+            answer = client.ask(request("GET", "/guarded/y", token=front.gateway.token))
+        except (WireError, OSError):
+            answer = None
+    assert answer is None or answer.status == 200
+    assert [call.target for call in front.backend.calls] == (["/guarded/y"] if answer else [])
+
+
+def test_the_role_of_the_matched_route_is_asked_for(front: Front) -> None:
+    guest = front.gateway.login("bob")["access_token"]
+    for path in ("/admin/x", "/admin/x?roles=guest", "/admin", "/public/../admin/x", "/%61dmin/x"):
+        assert front.get(path, token=guest).status in (400, 403, 404), path
+        assert front.backend.calls == []
+    assert front.get("/admin/x", token=front.gateway.token).status == 200
+
+
+@pytest.mark.parametrize("second", ["Authorization", "AUTHORIZATION"])
+def test_two_credentials_are_none(front: Front, second: str) -> None:
+    headers = [(second, f"Bearer {expired(front)}")]
+    answer = front.ask(request("GET", "/guarded/x", headers, token=front.gateway.token))
+    assert answer.status in (400, 401)
+    assert front.backend.calls == []
+
+
+FORGED: list[dict[str, str]] = [
+    {"X-Original-Method": "GET", "X-Original-URI": "/public/x"},
+    {"X-Original-Method": "GET", "X-Original-URL": "http://gateway.test/public/x"},
+    {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/public/x"},
+    {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/public/x", "X-Forwarded-Host": "gateway.test"},
+    {"X_Original_Method": "GET", "X_Original_URI": "/public/x"},
+    {"X_Forwarded_Uri": "/public/x", "X_Forwarded_Method": "GET"},
+    {"X-Rewrite-URL": "/public/x", "X-HTTP-Method-Override": "GET"},
+    {"X-Envoy-Original-Path": "/public/x"},
+    {"Connection": "X-Original-URI, X-Original-Method, X-Forwarded-Uri, X-Forwarded-Method"},
+]
+
+
+@pytest.mark.parametrize("headers", FORGED, ids=lambda headers: ",".join(headers))
+def test_a_client_cannot_name_the_request_that_the_gateway_is_asked_about(
+    front: Front, headers: dict[str, str]
+) -> None:
+    assert front.get("/admin/x", headers).status in (400, 401)
+    assert front.backend.calls == []
+    assert front.get("/admin/x", headers, front.gateway.login("bob")["access_token"]).status in (400, 403)
+    assert front.backend.calls == []
+
+
+HOSTS = [
+    [("Host", "tenant.test")],
+    [("Host", "TENANT.test:80")],
+    [("Host", "tenant.test"), ("X-Forwarded-Host", "gateway.test")],
+    [("Host", "tenant.test"), ("X_Forwarded_Host", "gateway.test")],
+    [("Host", "tenant.test"), ("Forwarded", "host=gateway.test")],
+    [("Host", "tenant.test"), ("Connection", "X-Forwarded-Host")],
+    [("Host", "tenant.test"), ("Host", "gateway.test")],
+    [("Host", "gateway.test"), ("Host", "tenant.test")],
+]
+
+
+@pytest.mark.parametrize("headers", HOSTS, ids=lambda pairs: ",".join(f"{name}={value}" for name, value in pairs))
+def test_the_rule_of_the_requests_own_host_holds(front: Front, headers: list[tuple[str, str]]) -> None:
+    for token, statuses in (("", (400, 401)), (front.gateway.token, (400, 403))):
+        assert front.ask(request("GET", "/tenant/x", headers, token=token)).status in statuses
+        assert front.backend.calls == []
+    assert front.get("/tenant/x").status == 200  # as it does at any other host
+
+
+TRICKS = [
+    "/public/..%2fadmin/x",
+    "/public/..%2Fadmin/x",
+    "/public/%2e%2e/admin/x",
+    "/public/%2E%2E%2Fadmin/x",
+    "/public/.%2e/admin/x",
+    "/public/../admin/x",
+    "/public/./../admin/x",
+    "/public//../admin/x",
+    "/public/..//admin/x",
+    "/public/x/../../admin/x",
+    "/public/..;/admin/x",
+    "/public/..;a=b/admin/x",
+    "/public/;/../admin/x",
+    "/public/..%5cadmin/x",
+    "/public/..\\admin/x",
+    "/public\\..\\admin/x",
+    "/public/%252e%252e/admin/x",
+    "/public%2f..%2fadmin/x",
+    "/public;/../admin/x",
+    "/public/%00/../admin/x",
+    "/public/%zz/../admin/x",
+    "/public/\x01/../admin/x",
+    "/public/%c0%ae%c0%ae/admin/x",
+    "/public/..%ef%bc%8fadmin/x",
+    "/public/#/../admin/x",
+    "/public/x?/../../admin/x",
+    "/public/%3f/../../admin/x",
+    "/public/%23/../../admin/x",
+    "//admin/x",
+    "///admin/x",
+    "/./admin/x",
+    "/%2fadmin/x",
+    "/%61dmin/x",
+    "/%61dmin/../public/x",
+    "/%70ublic/../admin/x",
+    "/admin/../public/x",
+    "/admin/%2e%2e/public/x",
+    "/admin/..%2fpublic/x",
+    "/admin/x/../../public/x",
+    "/admin//../public/x",
+    "/admin/..;/public/x",
+    "/admin;/../public/x",
+    "/admin%2f..%2fpublic/x",
+    "//public/x",
+    "//public/../admin/x",
+    "/public//admin/x",
+    "/admin",
+    "/admin?/public/",
+    "/admin#/public/",
+    "http://gateway.test/admin/x",
+    "http://gateway.test/public/../admin/x",
+    "http://gateway.test/admin/../public/x",
+    "http://gateway.test//admin/x",
+    "http://other.test/admin/x",
+    "http://gateway.test?/public/x",
+    "/auth/../admin/x",
+    "/auth/%2e%2e/admin/x",
+    "/auth/..%2fadmin/x",
+    "/auth%2f..%2fadmin/x",
+    "/auth/me/../../admin/x",
+    "/.well-known/../admin/x",
+    "/.well-known/..%2fadmin/x",
+    "/auth%2fx",
+    "*",
+    "admin/x",
+    "",
+]
+
+
+@pytest.mark.parametrize("target", TRICKS)
+def test_no_reading_of_a_path_passes_under_another_routes_rule(front: Front, target: str) -> None:
+    """Anonymous, so only what is public in every reading may reach the backend."""
+    try:
+        answer = front.get(target)
+    except (WireError, OSError):
+        answer = None  # refused by an answer that is not HTTP/1.1, or by none
+    for call in front.backend.calls:
+        path = call.target.partition("?")[0].partition("#")[0]
+        wrong = {reading for reading in readings(path) if not (reading + "/").startswith("/public/")}
+        assert not wrong, f"{call.target} reached the backend"
+    assert front.backend.calls or answer is None or answer.status >= 400
+
+
+ORACLES = ["/auth/verify", "/auth/verify/public/x", "/auth/verify?roles=user", "/auth/%76erify", "/auth/x/../verify"]
+
+
+@pytest.mark.parametrize("path", ORACLES)
+def test_the_question_itself_is_not_served_to_clients(front: Front, path: str) -> None:
+    forged = {"X-Original-Method": "GET", "X-Original-URI": "/public/x"}
+    for headers in ({}, forged):
+        assert front.get(path, headers).status in (400, 401, 404)
+        assert front.backend.calls == []
+
+
+# --- revocation ---
+
+
+@pytest.mark.parametrize("end", ["logout", "everywhere", "token"])
+def test_a_revoke_on_one_replica_holds_at_the_next_request_through_the_other_replicas_proxy(
+    front: Front, end: str
+) -> None:
+    token = front.gateway.login()["access_token"]
+    ends = {
+        "logout": request("POST", "/auth/logout", {"Content-Length": "0"}, token=token),
+        "everywhere": request("DELETE", "/auth/sessions", token=front.other.login()["access_token"]),
+        "token": request(
+            "POST",
+            "/auth/revoke",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            f"token={token}".encode(),
+        ),
+    }
+    data = request("GET", "/guarded/x", token=token)
+    with Client(front.proxy.port) as client:
+        assert [client.ask(data).status for _ in range(3)] == [200, 200, 200]
+        assert ask(front.other.port, ends[end]).status in (200, 204)
+        front.backend.fresh()
+        answer = client.ask(data)
+    assert (answer.status, answer.get("x-gateway-error")) == (401, "revoked_token")
+    assert front.backend.calls == []
+    if end == "everywhere":
+        vars(front.gateway).pop("token", None)  # the shared token's session ended too
+        vars(front.other).pop("token", None)
+
+
+# --- nobody to ask ---
+
+
+def test_with_the_gateway_gone_nothing_passes(kind: str, site: Site, recording: Recorder) -> None:
+    with site.serve(routes=ROUTES, server=TRUSTED) as gateway, front_proxy(kind, gateway.port, recording.port) as proxy:
+        token = gateway.token
+        front = Front(proxy, gateway, gateway, recording.fresh())
+        assert front.get("/guarded/x", token=token).status == 200
+        gateway.stop()
+        for path in ("/guarded/x", "/public/x", "/elsewhere"):
+            answer = front.get(path, {"X-Auth-Request-User": "root"}, token)
+            assert answer.status in (502, 503)
+            assert answer.get("x-gateway-error") == ""
+            assert recording.calls == []
+
+
+def test_with_nothing_at_the_gateways_address_nothing_passes(kind: str, recording: Recorder) -> None:
+    with front_proxy(kind, free_port(), recording.fresh().port) as proxy:
+        for path in ("/guarded/x", "/public/x"):
+            assert ask(proxy.port, request("GET", path)).status in (502, 503)
+        assert recording.calls == []
+
+
+def test_without_redis_the_client_is_told_to_come_again_and_keeps_its_token(
+    kind: str, own_redis: RedisServer, recording: Recorder
+) -> None:
+    with (
+        Site(own_redis.url) as site,
+        site.serve(routes=ROUTES, server=TRUSTED) as gateway,
+        front_proxy(kind, gateway.port, recording.fresh().port) as proxy,
+    ):
+        token = gateway.token
+        own_redis.stop()
+        answer = ask(proxy.port, request("GET", "/guarded/x", token=token))
+        assert answer.status == 503
+        assert int(answer.get("retry-after")) >= 1
+        assert answer.all("www-authenticate") == []
+        if kind != "envoy":  # to ext_authz a 5xx is an error of its own and has no text
+            assert answer.get("x-gateway-error") == "store_unavailable"
+        assert recording.calls == []
+        assert ask(proxy.port, request("GET", "/public/x")).status == 200  # what needs no session is served
+
+
+def hang(call: Call) -> None:
+    call.gone()
+
+
+ODD: dict[str, Behaviour] = {
+    "a redirect": raw(b"HTTP/1.1 302 Found\r\nLocation: /public/x\r\nContent-Length: 0\r\n\r\n"),
+    "a defect": raw(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
+    "an unknown status": raw(b"HTTP/1.1 799 Odd\r\nContent-Length: 0\r\n\r\n"),
+    "not HTTP": raw(b"220 mail ESMTP\r\n200 OK\r\n\r\n"),
+    "half a head": lambda call: (call.send(b"HTTP/1.1 200 OK\r\nX-Auth-Request-User: ro"), call.close()),
+    "no answer": Call.close,
+    "a reset": lambda call: call.connection.reset(),
+    "silence": hang,
+}
+
+
+@pytest.fixture(scope="module")
+def impostor(kind: str, recording: Recorder) -> Iterator[tuple[FrontProxy, Recorder]]:
+    """A proxy whose gateway is the test's own."""
+    with recorder() as gateway, front_proxy(kind, gateway.port, recording.port) as proxy:
+        yield proxy, gateway
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_answer_that_is_not_the_gateways_consent_is_a_refusal(
+    impostor: tuple[FrontProxy, Recorder], recording: Recorder, odd: str
+) -> None:
+    proxy, gateway = impostor
+    recording.fresh()
+    gateway.fresh(ODD[odd])
+    started = time.monotonic()
+    answer = ask(proxy.port, request("GET", "/guarded/x", {"X-Auth-Request-User": "root"}))
+    assert answer.status >= 300
+    assert time.monotonic() - started < 6
+    assert recording.calls == []
+
+
+def test_an_identity_header_that_the_gateway_leaves_out_is_not_the_clients(
+    impostor: tuple[FrontProxy, Recorder], recording: Recorder
+) -> None:
+    """An older or differently configured gateway sends fewer of them, and no blank ones."""
+    proxy, gateway = impostor
+    recording.fresh()
+    gateway.fresh(raw(b"HTTP/1.1 200 OK\r\nX-Auth-Request-User: u-1\r\nContent-Length: 0\r\n\r\n"))
+    headers = {name: "root" for name in ("X-Auth-Request-User", "X-Auth-Request-Groups", "X_Auth_Request_Email")}
+    assert ask(proxy.port, request("GET", "/guarded/x", headers)).status == 200
+    assert identity(recording.only())["x-auth-request-user"] == "u-1"
+    assert b"root" not in recording.only().head  # Caddy 2.6 sends the name of its own placeholder
+
+
+# --- the question ---
+
+
+def test_the_gateway_is_asked_without_the_body_and_told_who_the_client_is(
+    impostor: tuple[FrontProxy, Recorder], recording: Recorder
+) -> None:
+    proxy, gateway = impostor
+    recording.fresh()
+    gateway.fresh()
+    credentials = {"Authorization": "Bearer x", "Cookie": "a=b", "Origin": "https://x.test", "Sec-Fetch-Site": "none"}
+    spoofed = {"X-Forwarded-For": "203.0.113.9", "X-Original-Method": "GET", "X_Forwarded_For": "203.0.113.9"}
+    assert ask(proxy.port, request("PUT", "/guarded/x?y", credentials | spoofed, b"body" * 1000)).status == 200
+    call = gateway.only()
+    assert call.raw_body == b""
+    assert {name: call.get(name) for name in credentials} == credentials
+    assert "203.0.113.9" not in call.get("x-forwarded-for")
+    assert call.all("x_forwarded_for") == []
+    assert recording.only().raw_body == b"body" * 1000
+
+
+def test_the_examples_copy_every_identity_header_that_the_sample_configuration_names() -> None:
+    sample = (EXAMPLES.parent / "gateway.toml").read_text()
+    names = list(tomllib.loads(sample)["identity_headers"])
+    assert len(names) == 4
+    for kind in KINDS.values():
+        text = (EXAMPLES / kind.example).read_text().lower()
+        assert all(name.lower() in text for name in names), kind.example
