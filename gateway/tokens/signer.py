@@ -64,10 +64,10 @@ class Signer:
         """Return an access token for a session, valid from `now` (Unix seconds). Raises CannotMint.
 
         `counter` is the session's refresh counter. `claims` are further claims; none of them can stand in
-        for a registered one. The token lives for `access_ttl`, rounded up to the second.
+        for a registered one. The token lives for `access_ttl` from the second of `now` on.
         """
         token_id = session_id[:1] + secrets.token_urlsafe(_RANDOM_BYTES)
-        expires_at = math.ceil(now + self._access_ttl)
+        expires_at = int(now) + math.ceil(self._access_ttl)
         registered = {
             "iss": self._issuer,
             "aud": self._audience,

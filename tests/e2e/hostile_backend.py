@@ -151,7 +151,7 @@ class _Connection:
                 self.parser.receive_data(data)
                 self._answer()
             except h11.RemoteProtocolError as error:
-                self.error = str(error)
+                self.error, self.ended = str(error), True
             except OSError:
                 self.ended = True
         return not self.ended

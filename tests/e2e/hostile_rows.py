@@ -24,6 +24,7 @@ class Refused:
     """The gateway answers with its own error and no whole request reaches the backend.
 
     `begun` allows the beginning of a request whose body turned out to be malformed; it must never look whole.
+    Status 0 stands for 400, 413 or 431, whichever of them comes first.
     """
 
     status: int = 400
@@ -34,7 +35,7 @@ class Refused:
     @property
     def closes(self) -> bool:
         """Where the bytes cannot be told apart any more, the connection ends (RFC 9112 6.3)."""
-        return self.status in (400, 431)
+        return self.code in ("bad_request", "headers_too_large")
 
 
 Outcome = Passed | Refused

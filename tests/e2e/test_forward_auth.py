@@ -9,48 +9,16 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from tests.e2e.backends import Behaviour, Call, raw
-from tests.e2e.forward_auth_parts import Recorder, readings, recorder
+from tests.e2e.backends import Call, raw
+from tests.e2e.forward_auth_attacks import FORGED, HOSTS, ODD, ORACLES, REFUSED, SPOOFED, TRICKS, expired
+from tests.e2e.forward_auth_parts import ROUTES, TRUSTED, Front, Recorder, identity, readings, recorder
 from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_proxy, front_proxy
-from tests.e2e.harness import AUDIENCE, Gateway, Site, route
-from tests.e2e.wire import Answer, Client, WireError, ask, json_request, request
+from tests.e2e.harness import Gateway, Site
+from tests.e2e.wire import Client, WireError, ask, json_request, request
 from tests.redis_server import RedisServer, free_port
-
-UNUSED = "http://127.0.0.1:9"  # the gateway decides and does not pass anything on
-ROUTES: list[dict[str, Any]] = [
-    route("/public/", UNUSED, auth="none"),
-    route("/guarded/", UNUSED),
-    route("/admin/", UNUSED, roles_any=["admin"]),
-    route("/writers/", UNUSED, scopes_all=["orders:write"]),
-    route("/reading/", UNUSED, methods=["GET"]),
-    route("/tenant/", UNUSED, auth="none"),
-    {**route("/tenant/", UNUSED, roles_any=["root"]), "host": "tenant.test"},
-]
-TRUSTED = {"trusted_proxies": ["127.0.0.1/32"], "drain_timeout": "1s"}
-REALM = f'Bearer realm="{AUDIENCE}"'
-
-
-@dataclass(frozen=True, slots=True)
-class Front:
-    """A proxy, the gateway that it asks, and another one over the same Redis."""
-
-    proxy: FrontProxy
-    gateway: Gateway
-    other: Gateway
-    backend: Recorder
-
-    def ask(self, data: bytes) -> Answer:
-        """Send one request; `backend.calls` is then what reached the backend of it."""
-        self.backend.fresh(self.backend.behaviour)
-        return ask(self.proxy.port, data)
-
-    def get(self, path: str, headers: dict[str, str] | None = None, token: str = "") -> Answer:
-        return self.ask(request("GET", path, headers, token=token))
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +56,6 @@ def shared_front(kind: str, replicas: list[Gateway], recording: Recorder) -> Ite
 def front(shared_front: Front) -> Front:
     shared_front.backend.fresh()
     return shared_front
-
-
-def identity(call: Call) -> dict[str, str]:
-    """Return the identity headers that say something, by any name that a CGI variable cannot tell from theirs."""
-    pairs = ((name.lower().replace("_", "-"), value) for name, value in call.headers)
-    return {name: value for name, value in pairs if name.startswith("x-auth-request-") and value}
 
 
 # --- what passes ---
@@ -170,17 +132,6 @@ def test_an_upgrade_is_checked_and_reaches_the_backend_with_its_identity(front: 
 
 # --- whose identity it is ---
 
-SPOOFED = [
-    "X-Auth-Request-User",
-    "x-auth-request-email",
-    "X-AUTH-REQUEST-GROUPS",
-    "X-Auth-Request-Session",
-    "X_Auth_Request_User",
-    "x_auth_request_email",
-    "X-Auth_Request-Groups",
-    "X_AUTH-REQUEST_SESSION",
-]
-
 
 @pytest.mark.parametrize("name", SPOOFED)
 @pytest.mark.parametrize("path", ["/guarded/x", "/public/x"])
@@ -201,48 +152,6 @@ def test_a_client_cannot_have_the_identity_removed_by_naming_it_in_connection(fr
 
 
 # --- what is refused ---
-
-
-def ended(front: Front) -> str:
-    token = front.gateway.login()["access_token"]
-    assert ask(front.other.port, request("POST", "/auth/logout", {"Content-Length": "0"}, token=token)).status == 204
-    return str(token)
-
-
-def expired(front: Front) -> str:
-    return (
-        front.gateway.site.signer()
-        .mint(
-            subject="u-alice",
-            session_id="0" + "A" * 22,
-            counter=0,
-            roles=["user", "admin"],
-            scope="orders:read",
-            claims={},
-            now=time.time() - 3600,
-        )
-        .token
-    )
-
-
-INVALID = f'{REALM}, error="invalid_token", error_description="%s"'
-REFUSED: dict[str, tuple[Any, str, str, int, str]] = {
-    # token, method, path, status, challenge
-    "missing_token": (lambda _: "", "GET", "/guarded/x", 401, REALM),
-    "invalid_token": (lambda _: "a.b.c", "GET", "/guarded/x", 401, INVALID % "The access token is not valid"),
-    "expired_token": (expired, "GET", "/guarded/x", 401, INVALID % "The access token expired"),
-    "revoked_token": (ended, "GET", "/guarded/x", 401, INVALID % "The session has ended"),
-    "insufficient_scope": (
-        lambda front: front.gateway.login("bob")["access_token"],
-        "POST",
-        "/writers/x",
-        403,
-        f'{REALM}, error="insufficient_scope", scope="orders:write"',
-    ),
-    "no_route": (lambda front: front.gateway.token, "GET", "/elsewhere", 404, ""),
-    "method_not_allowed": (lambda front: front.gateway.token, "DELETE", "/reading/x", 405, ""),
-    "bad_request": (lambda front: front.gateway.token, "GET", "/public/..%2fadmin/x", 400, ""),
-}
 
 
 @pytest.mark.parametrize("code", REFUSED)
@@ -286,20 +195,7 @@ def test_two_credentials_are_none(front: Front, second: str) -> None:
     assert front.backend.calls == []
 
 
-FORGED: list[dict[str, str]] = [
-    {"X-Original-Method": "GET", "X-Original-URI": "/public/x"},
-    {"X-Original-Method": "GET", "X-Original-URL": "http://gateway.test/public/x"},
-    {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/public/x"},
-    {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/public/x", "X-Forwarded-Host": "gateway.test"},
-    {"X_Original_Method": "GET", "X_Original_URI": "/public/x"},
-    {"X_Forwarded_Uri": "/public/x", "X_Forwarded_Method": "GET"},
-    {"X-Rewrite-URL": "/public/x", "X-HTTP-Method-Override": "GET"},
-    {"X-Envoy-Original-Path": "/public/x"},
-    {"Connection": "X-Original-URI, X-Original-Method, X-Forwarded-Uri, X-Forwarded-Method"},
-]
-
-
-@pytest.mark.parametrize("headers", FORGED, ids=lambda headers: ",".join(headers))
+@pytest.mark.parametrize("headers", FORGED, ids=",".join)
 def test_a_client_cannot_name_the_request_that_the_gateway_is_asked_about(
     front: Front, headers: dict[str, str]
 ) -> None:
@@ -307,18 +203,6 @@ def test_a_client_cannot_name_the_request_that_the_gateway_is_asked_about(
     assert front.backend.calls == []
     assert front.get("/admin/x", headers, front.gateway.login("bob")["access_token"]).status in (400, 403)
     assert front.backend.calls == []
-
-
-HOSTS = [
-    [("Host", "tenant.test")],
-    [("Host", "TENANT.test:80")],
-    [("Host", "tenant.test"), ("X-Forwarded-Host", "gateway.test")],
-    [("Host", "tenant.test"), ("X_Forwarded_Host", "gateway.test")],
-    [("Host", "tenant.test"), ("Forwarded", "host=gateway.test")],
-    [("Host", "tenant.test"), ("Connection", "X-Forwarded-Host")],
-    [("Host", "tenant.test"), ("Host", "gateway.test")],
-    [("Host", "gateway.test"), ("Host", "tenant.test")],
-]
 
 
 @pytest.mark.parametrize("headers", HOSTS, ids=lambda pairs: ",".join(f"{name}={value}" for name, value in pairs))
@@ -329,74 +213,12 @@ def test_the_rule_of_the_requests_own_host_holds(front: Front, headers: list[tup
     assert front.get("/tenant/x").status == 200  # as it does at any other host
 
 
-TRICKS = [
-    "/public/..%2fadmin/x",
-    "/public/..%2Fadmin/x",
-    "/public/%2e%2e/admin/x",
-    "/public/%2E%2E%2Fadmin/x",
-    "/public/.%2e/admin/x",
-    "/public/../admin/x",
-    "/public/./../admin/x",
-    "/public//../admin/x",
-    "/public/..//admin/x",
-    "/public/x/../../admin/x",
-    "/public/..;/admin/x",
-    "/public/..;a=b/admin/x",
-    "/public/;/../admin/x",
-    "/public/..%5cadmin/x",
-    "/public/..\\admin/x",
-    "/public\\..\\admin/x",
-    "/public/%252e%252e/admin/x",
-    "/public%2f..%2fadmin/x",
-    "/public;/../admin/x",
-    "/public/%00/../admin/x",
-    "/public/%zz/../admin/x",
-    "/public/\x01/../admin/x",
-    "/public/%c0%ae%c0%ae/admin/x",
-    "/public/..%ef%bc%8fadmin/x",
-    "/public/#/../admin/x",
-    "/public/x?/../../admin/x",
-    "/public/%3f/../../admin/x",
-    "/public/%23/../../admin/x",
-    "//admin/x",
-    "///admin/x",
-    "/./admin/x",
-    "/%2fadmin/x",
-    "/%61dmin/x",
-    "/%61dmin/../public/x",
-    "/%70ublic/../admin/x",
-    "/admin/../public/x",
-    "/admin/%2e%2e/public/x",
-    "/admin/..%2fpublic/x",
-    "/admin/x/../../public/x",
-    "/admin//../public/x",
-    "/admin/..;/public/x",
-    "/admin;/../public/x",
-    "/admin%2f..%2fpublic/x",
-    "//public/x",
-    "//public/../admin/x",
-    "/public//admin/x",
-    "/admin",
-    "/admin?/public/",
-    "/admin#/public/",
-    "http://gateway.test/admin/x",
-    "http://gateway.test/public/../admin/x",
-    "http://gateway.test/admin/../public/x",
-    "http://gateway.test//admin/x",
-    "http://other.test/admin/x",
-    "http://gateway.test?/public/x",
-    "/auth/../admin/x",
-    "/auth/%2e%2e/admin/x",
-    "/auth/..%2fadmin/x",
-    "/auth%2f..%2fadmin/x",
-    "/auth/me/../../admin/x",
-    "/.well-known/../admin/x",
-    "/.well-known/..%2fadmin/x",
-    "/auth%2fx",
-    "*",
-    "admin/x",
-    "",
-]
+def test_the_host_of_a_target_in_absolute_form_is_the_one_that_the_backend_gets(front: Front) -> None:
+    """RFC 9112 3.2.2: it counts, and `Host` does not."""
+    answer = front.get("http://tenant.test/tenant/x", {"Host": "gateway.test"})
+    assert answer.status >= 400 or front.backend.only().get("host") == "gateway.test"
+    assert front.get("http://tenant.test/tenant/x", {"Host": "tenant.test"}).status in (400, 401)
+    assert front.backend.calls == []
 
 
 @pytest.mark.parametrize("target", TRICKS)
@@ -411,9 +233,6 @@ def test_no_reading_of_a_path_passes_under_another_routes_rule(front: Front, tar
         wrong = {reading for reading in readings(path) if not (reading + "/").startswith("/public/")}
         assert not wrong, f"{call.target} reached the backend"
     assert front.backend.calls or answer is None or answer.status >= 400
-
-
-ORACLES = ["/auth/verify", "/auth/verify/public/x", "/auth/verify?roles=user", "/auth/%76erify", "/auth/x/../verify"]
 
 
 @pytest.mark.parametrize("path", ORACLES)
@@ -467,6 +286,7 @@ def test_with_the_gateway_gone_nothing_passes(kind: str, site: Site, recording: 
         for path in ("/guarded/x", "/public/x", "/elsewhere"):
             answer = front.get(path, {"X-Auth-Request-User": "root"}, token)
             assert answer.status in (502, 503)
+            assert int(answer.get("retry-after")) >= 1
             assert answer.get("x-gateway-error") == ""
             assert recording.calls == []
 
@@ -498,22 +318,6 @@ def test_without_redis_the_client_is_told_to_come_again_and_keeps_its_token(
         assert ask(proxy.port, request("GET", "/public/x")).status == 200  # what needs no session is served
 
 
-def hang(call: Call) -> None:
-    call.gone()
-
-
-ODD: dict[str, Behaviour] = {
-    "a redirect": raw(b"HTTP/1.1 302 Found\r\nLocation: /public/x\r\nContent-Length: 0\r\n\r\n"),
-    "a defect": raw(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
-    "an unknown status": raw(b"HTTP/1.1 799 Odd\r\nContent-Length: 0\r\n\r\n"),
-    "not HTTP": raw(b"220 mail ESMTP\r\n200 OK\r\n\r\n"),
-    "half a head": lambda call: (call.send(b"HTTP/1.1 200 OK\r\nX-Auth-Request-User: ro"), call.close()),
-    "no answer": Call.close,
-    "a reset": lambda call: call.connection.reset(),
-    "silence": hang,
-}
-
-
 @pytest.fixture(scope="module")
 def impostor(kind: str, recording: Recorder) -> Iterator[tuple[FrontProxy, Recorder]]:
     """A proxy whose gateway is the test's own."""
@@ -542,7 +346,7 @@ def test_an_identity_header_that_the_gateway_leaves_out_is_not_the_clients(
     proxy, gateway = impostor
     recording.fresh()
     gateway.fresh(raw(b"HTTP/1.1 200 OK\r\nX-Auth-Request-User: u-1\r\nContent-Length: 0\r\n\r\n"))
-    headers = {name: "root" for name in ("X-Auth-Request-User", "X-Auth-Request-Groups", "X_Auth_Request_Email")}
+    headers = dict.fromkeys(("X-Auth-Request-User", "X-Auth-Request-Groups", "X_Auth_Request_Email"), "root")
     assert ask(proxy.port, request("GET", "/guarded/x", headers)).status == 200
     assert identity(recording.only())["x-auth-request-user"] == "u-1"
     assert b"root" not in recording.only().head  # Caddy 2.6 sends the name of its own placeholder

@@ -81,7 +81,7 @@ def test_a_hostile_request_has_its_one_verdict(
     if isinstance(last, Refused) and last.closes or row.ends:
         data += FOLLOWER  # nothing may be read once the end of a message is in doubt
     backend.take()
-    with Client(gateway.port) as client:
+    with Client(gateway.port, timeout=4.0) as client:
         _send(client, pieces(data, split, row.name))
         answers = _answers(client, row)
     after = request("GET", "/open/after")
@@ -133,6 +133,7 @@ def _answers(client: Client, row: Row) -> list[Answer]:
 
 
 def _check_refusal(outcome: Refused, answer: Answer) -> None:
+    assert answer.get("x-gateway-error"), f"not refused: {answer}"
     status, code = answer.error
     if outcome.status:
         assert (status, code) == (outcome.status, outcome.code)
