@@ -246,7 +246,7 @@ class Worker:
         table = self.plane.table
 
         def match(host: bytes, path: bytes, method: bytes) -> AccessRule:
-            route, _ = table.find(host, path)
+            route = table.find_verbatim(host, path)
             if route.upstream is None:  # no other proxy guards what is ours alone
                 raise NoRoute
             check_method(route, method)

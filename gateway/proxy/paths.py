@@ -45,6 +45,12 @@ def loosest(path: bytes) -> bytes:
     return _resolve(_SLASHES.sub(b"/", b"/".join(segments)))
 
 
+def has_dots(path: bytes) -> bool:
+    """True where a reader could find a `.` or `..` segment in a raw path without malformed escapes."""
+    decoded = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), path).replace(b"\\", b"/")
+    return any(segment.partition(b";")[0] in (b".", b"..") for segment in decoded.split(b"/"))
+
+
 def _unescape(match: re.Match[bytes]) -> bytes:
     if match[1] is None:
         raise BadRequest("a percent sign without two digits")

@@ -125,6 +125,17 @@ class RouteTable:
             raise BadRequest("a path with two readings")
         return route, normal
 
+    def find_verbatim(self, host: bytes, path: bytes) -> Route:
+        """Return the route of a raw path that another proxy passes on as it came.
+
+        Its backend may resolve dots after it has merged slashes or cut parameters, or not at all, so a path
+        with dot segments is refused, and so is one whose bytes as they stand are another route's.
+        """
+        route, normal = self.find(host, path)
+        if paths.has_dots(path) or (normal != path and self._match(host, path) is not route):
+            raise BadRequest("a path with two readings")
+        return route
+
     def _match(self, host: bytes, path: bytes) -> Route:
         prefix = path
         if len(prefix) > self._longest:  # cut first, so that a long path costs no more than the longest route

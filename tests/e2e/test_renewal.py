@@ -17,6 +17,10 @@ from tests.e2e.wire import Answer, Client, ask, json_request, request
 REFRESH, ACCESS = "__Secure-refresh", "__Host-access"
 OK = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 EXPIRED_JSON = b'{"error":"expired_token"}'
+CHALLENGE = (
+    b'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer error="invalid_token", error_description="It expired"\r\n'
+    b"Content-Length: 3\r\n\r\nno!"
+)
 EXPIRED = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
     len(EXPIRED_JSON),
     EXPIRED_JSON,
@@ -204,8 +208,7 @@ def test_an_answer_that_comes_late_puts_no_older_cookie_over_a_newer_one(
     "refusal",
     [
         EXPIRED,
-        b'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer error="invalid_token", error_description="The access token '
-        b'expired"\r\nContent-Length: 3\r\n\r\nno!',
+        CHALLENGE,
         b"HTTP/1.1 401 No\r\nX-Gateway-Error: expired_token\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     ],
     ids=["json", "challenge", "another gateway"],
