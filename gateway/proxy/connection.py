@@ -39,6 +39,7 @@ _LOG = logging.getLogger("gateway.proxy")
 
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+LENGTH = frozenset({b"content-length"})
 MAX_INTERIM = 32  # 1xx before an answer
 SMALL = 16384  # an answer whose head and body are copied into one write
 
@@ -205,9 +206,9 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.tunnel_closed()
             return
         if self.until_close and not self.in_head and exc is None:
-            self._end_of_body()
-            exchange.protocol.transport.writelines(self.out)
+            exchange.protocol.transport.writelines([*self.out, b"0\r\n\r\n"] if self.rechunk else self.out)
             self.out.clear()
+            self.ended = True
             self.exchange = None
             exchange.responded()
             return
@@ -288,11 +289,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.parser = httptools.HttpResponseParser(self)
             self._finish()
 
-    def _upgraded(self, exchange: Exchange, fields: list[bytes]) -> None:
+    def _upgraded(self, exchange: Exchange, head: bytes) -> None:
         tunnel = exchange.tunnel
         if tunnel is None or self.upgrade != tunnel.protocol_name:
             raise errors.UpstreamInvalid("101 unasked, or to another protocol")
-        head = b"".join(fields)
         if exchange.by_subprotocol and b"\nsec-websocket-protocol:" not in b"\n" + head.lower():
             head += b"Sec-WebSocket-Protocol: bearer\r\n"  # browsers want one of those they offered
         more = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % tunnel.protocol_name
@@ -367,35 +367,34 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep = self.parser.should_keep_alive()
         if status == 401 and exchange.can_replay():
             self.suspect = _verdict(raw[:end])
+        if status == 204 and self.left >= 0:  # RFC 9110 8.6
+            fields = without_lines(fields, LENGTH)
         tail = self._framing(exchange, status)
         if not exchange.responding(status):
             tail += b"Connection: close\r\n\r\n"
         else:
             tail += b"\r\n" if exchange.head.http11 else b"Connection: keep-alive\r\n\r\n"
-        self.out.append(b"".join((STATUS_LINES[status], *fields, exchange.extra, tail)))
+        self.out.append(b"".join((STATUS_LINES[status], fields, exchange.extra, tail)))
 
-    def _fields(self, raw: bytes, at: int, end: int) -> list[bytes]:
-        """Return raw[at:end] as slices without the lines that concern this connection alone (RFC 9110 7.6.1)."""
+    def _fields(self, raw: bytes, at: int, end: int) -> bytes:
+        """Return raw[at:end] without the lines that concern this connection alone (RFC 9110 7.6.1)."""
         kinds = self.kinds
-        fields: list[bytes] = []
-        dropped = b""
-        for line in CANDIDATES.finditer(raw, at - 1, end):
-            kind = kinds[line[1]]
-            if kind:
-                start = line.start() + 1
-                if at != start:
-                    fields.append(raw[at:start])
-                at = line.end() + 2
+        block = raw[at - 1 : end]  # with the line feed before the first line, so that lines are found whole
+        more = b""
+        for line in CANDIDATES.findall(block):
+            name, _, value = line.partition(b":")
+            kind = kinds[name]
+            if kind == R_LENGTH:
+                self.left = int(value)
+            elif kind:
+                block = block.replace(line + b"\r", b"", 1)
                 if kind != R_DROP:
-                    dropped += self._note(kind, line[2].rstrip(b" \t"))
-        fields.append(raw[at:end])
-        return fields if not dropped else [without_lines(b"".join(fields), nominated(dropped))]
+                    more += self._note(kind, value.strip(b" \t"))
+        return block[1:] if not more else without_lines(block[1:], nominated(more))
 
     def _note(self, kind: int, value: bytes) -> bytes:
         """Note how the answer is framed; return what else a `Connection` value makes hop-by-hop."""
-        if kind == R_LENGTH:
-            self.left = int(value)
-        elif kind == R_CODING:
+        if kind == R_CODING:
             if value.lower() != b"chunked" or self.chunked:
                 raise errors.UpstreamInvalid("transfer coding")
             self.chunked = True
@@ -406,16 +405,16 @@ class UpstreamConnection(asyncio.Protocol):
         return b""
 
     def _framing(self, exchange: Exchange, status: int) -> bytes:
-        """Decide how the answer's end is told to the client; return that header (RFC 9112 6.3)."""
+        """Decide how the answer's end is told to the client; return what is to be added (RFC 9112 6.3)."""
         head = exchange.head
         if self.chunked and self.parser.get_http_version() != "1.1":
             raise errors.UpstreamInvalid("chunked before HTTP/1.1")
         if head.method == b"HEAD" or status == 304 or status == 204:
             self.ended = self.bodyless = True
-            length, self.left = self.left, 0
-            return b"Content-Length: %d\r\n" % length if length >= 0 and status != 204 else b""
+            self.left = 0
+            return b""
         if self.left >= 0:
-            return b"Content-Length: %d\r\n" % self.left
+            return b""
         self.until_close = not self.chunked
         if head.http11:
             self.rechunk = True
@@ -423,12 +422,12 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
         return b""
 
-    def _interim(self, exchange: Exchange, status: int, fields: list[bytes]) -> None:
+    def _interim(self, exchange: Exchange, status: int, fields: bytes) -> None:
         """Pass on a 1xx (RFC 9110 15.2); a 101 only where it was asked for."""
         if status == 101:
             self._upgraded(exchange, fields)
         elif exchange.head.http11:
-            self.out.append(b"".join((STATUS_LINES[status], *fields, b"\r\n")))
+            self.out.append(b"".join((STATUS_LINES[status], fields, b"\r\n")))
 
     def on_body(self, body: bytes) -> None:
         if self.ended:
@@ -442,9 +441,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self.in_head and not self.ended:  # in_head still: a 1xx, after which the answer itself comes
-            self._end_of_body()
-
-    def _end_of_body(self) -> None:
-        self.ended = True
-        if self.rechunk:
-            self.out.append(b"0\r\n\r\n")
+            self.ended = True
+            if self.rechunk:
+                self.out.append(b"0\r\n\r\n")

@@ -496,7 +496,6 @@ class Exchange:
         self.status = status
         if not self.whole or self.tunnel is not None:  # an early answer, or no upgrade: what comes is not waited for
             self.keep_alive = False
-        self.protocol.wait_for(self.route.idle_timeout)
         return self.keep_alive and not self.plane.draining
 
     def progressed(self) -> None:

@@ -96,16 +96,16 @@ _RESPONSE = {
 # few more; a look-up by the whole name decides. Two classes, for an alternation costs three times as much.
 _letters = sorted({name[:2] for name in _RESPONSE})
 CANDIDATES = re.compile(
-    rb"\n([%b][%b][^:]*+):[ \t]*+([^\r]*+)"
+    rb"\n[%b][%b][^\r]*+"
     % tuple(re.escape(bytes({n[at] for n in _letters} | {n.upper()[at] for n in _letters})) for at in (0, 1))
 )
 
 
 class ResponseKinds(dict[bytes, int]):
-    """The same for the headers of a backend's answer."""
+    """The same for the headers of a backend's answer; the line feed before a name may stand with it."""
 
     def __missing__(self, name: bytes) -> int:
-        kind = _RESPONSE.get(name.lower(), R_PASS)
+        kind = _RESPONSE.get(name.strip(b"\n").lower(), R_PASS)
         if len(self) < _MEMORY:
             self[name] = kind
         return kind

@@ -222,7 +222,9 @@ class Recorder:
     def ended(self) -> bool:
         """True where every connection whose request is not whole has been ended by the gateway."""
         with self._lock:
-            return all(connection.ended for connection in self._connections if connection.parser.their_state is not h11.IDLE)
+            return all(
+                connection.ended for connection in self._connections if connection.parser.their_state is not h11.IDLE
+            )
 
     def close(self) -> None:
         self._wake.close()

@@ -78,7 +78,7 @@ def test_a_hostile_request_has_its_one_verdict(
     gateway = sites[row.site]
     data = row.data.replace(b"TOKEN", gateway.token.encode())
     last = row.outcomes[-1]
-    if isinstance(last, Refused) and last.closes or row.ends:
+    if (isinstance(last, Refused) and last.closes) or row.ends:
         data += FOLLOWER  # nothing may be read once the end of a message is in doubt
     backend.take()
     with Client(gateway.port, timeout=4.0) as client:
