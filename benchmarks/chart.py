@@ -12,10 +12,12 @@ from benchmarks.report import GET, LIMIT, OURS, ratio
 from benchmarks.results import Results, Rounds
 
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 860, 250, 150, 28, 64, 34
+NOTE = "blue: tokengate; in brackets: times plain nginx; a cut bar is longer"
+CUT = 12  # times the limit; a bar that is longer than that is drawn cut, so that the others can be told apart
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}.note{fill:#59636e}"
-    ".peer{fill:#8c959f}.ours{fill:#1f6feb}.limit{stroke:#8c959f;stroke-dasharray:3 3}"
-    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.peer{fill:#6e7681}}"
+    ".peer{fill:#8c959f}.ours{fill:#1f6feb}.limit{stroke:#8c959f;stroke-dasharray:3 3}.cut{stroke:#fff;stroke-width:4}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.peer{fill:#6e7681}.cut{stroke:#0d1117}}"
 )
 
 
@@ -25,14 +27,15 @@ def draw(results: Results, load: str = GET) -> str:
     cost = {name: median(sample.cpu_per_request for sample in samples) * 1e6 for name, samples in rounds.items()}
     names = sorted(cost, key=cost.__getitem__)
     height = TOP + ROW * len(names) + BOTTOM
-    scale = (WIDTH - LEFT - RIGHT) / max(cost.values())
+    limit = cost.get(LIMIT, max(cost.values()))
+    scale = (WIDTH - LEFT - RIGHT) / max(each for each in cost.values() if each <= limit * CUT)
     end = TOP + ROW * len(names)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"',
         f'width="{WIDTH}" height="{height}" aria-label="{escape(_alternative(cost, names))}">',
         f"<style>{_STYLE}</style>",
         '<text class="title" x="16" y="26">CPU of a proxied request, µs (less is better)</text>',
-        f'<text class="note" x="16" y="46">{escape(load)}; blue: tokengate; in brackets: times plain nginx</text>',
+        f'<text class="note" x="16" y="46">{escape(load)}; {NOTE}</text>',
         *(_bar(name, cost[name], scale, TOP + ROW * at, rounds) for at, name in enumerate(names)),
         _line(LEFT + cost[LIMIT] * scale, end) if LIMIT in cost else "",
         f'<text class="note" x="16" y="{end + 22}">{escape(_caption(results))}</text>',
@@ -44,10 +47,12 @@ def draw(results: Results, load: str = GET) -> str:
 def _bar(name: str, cost: float, scale: float, y: int, rounds: Rounds) -> str:
     kind = "ours" if name.startswith(OURS) else "peer"
     times = f" ({ratio(rounds, name):.2f})" if LIMIT in rounds else ""
-    width = max(1.0, cost * scale)
+    most = WIDTH - LEFT - RIGHT
+    width = min(cost * scale, most)
+    cut = f'<path class="cut" d="M{LEFT + most - 24} {y + ROW - 2}l8 {4 - ROW}"/>' if cost * scale > most + 1 else ""
     return (
         f'<text x="{LEFT - 10}" y="{y + 18}" text-anchor="end">{escape(name)}</text>'
-        f'<rect class="{kind}" x="{LEFT}" y="{y + 4}" width="{width:.1f}" height="{ROW - 8}" rx="2"/>'
+        f'<rect class="{kind}" x="{LEFT}" y="{y + 4}" width="{width:.1f}" height="{ROW - 8}" rx="2"/>{cut}'
         f'<text x="{LEFT + width + 8:.1f}" y="{y + 18}">{cost:.1f}{times}</text>'
     )
 

@@ -19,6 +19,7 @@ from benchmarks.measure import Peer
 
 IDLE = 10_000
 WEBSOCKETS = 5_000
+PATIENCE = 10.0  # seconds for one connection
 _PING = b"\x81\x82\x00\x00\x00\x00hi"  # a final text frame, masked with zeros, as a client sends it
 
 
@@ -63,14 +64,17 @@ def _grow(peer: Peer, count: int, use: Callable[[socket.socket, Peer], None]) ->
         for _ in range(10):  # what the first requests load and make
             use(_open(peer, stack), peer)
         before = machine.memory(peer.pids)
-        for _ in range(count):
-            use(_open(peer, stack), peer)
+        for at in range(count):
+            try:
+                use(_open(peer, stack), peer)
+            except TimeoutError as error:
+                raise OSError(f"connection {at + 11:,} was not served within {PATIENCE:g} s") from error
         return Footprint(count, before, machine.memory(peer.pids))
 
 
 def _open(peer: Peer, stack: contextlib.ExitStack) -> socket.socket:
     url = urlsplit(peer.url)
-    connection = stack.enter_context(socket.create_connection((url.hostname or "", url.port or 80), 10))
+    connection = stack.enter_context(socket.create_connection((url.hostname or "", url.port or 80), PATIENCE))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

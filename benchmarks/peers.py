@@ -53,8 +53,8 @@ def nginx(folder: Path, target: int) -> Iterator[Peer]:
         ' map $http_upgrade $hop { default upgrade; "" ""; }'
     )
     server = (
-        "location / { proxy_pass http://b; proxy_http_version 1.1; proxy_request_buffering off; proxy_set_header Host $http_host;"
-        " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $hop; }"
+        "location / { proxy_pass http://b; proxy_http_version 1.1; proxy_request_buffering off;"
+        " proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $hop; }"
     )
     with _nginx(folder / "nginx", server, http, machine.cores().one) as (port, pid):
         yield Peer("nginx", _url(port), (pid,), version=machine.version([machine.required("nginx"), "-v"]))

@@ -189,6 +189,7 @@ class Worker:
             max_connections=server.max_connections,
             header_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
+            proxy_protocol=server.proxy_protocol,
             control_meter=self.telemetry.route("control"),
             renewer=self._renewer(),
             leeway=settings.tokens.leeway,

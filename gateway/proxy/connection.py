@@ -4,11 +4,13 @@ Laws:
 - An answer that two parsers could read differently ends the connection (contract 6.8): llhttp refuses what
   is malformed, `_framing` what is well-formed but odd.
 - A byte that comes when none is due makes the connection unusable.
+- Trailers pass where the client asked for them and the backend announced them (RFC 9110 6.5), else not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http
 import logging
 import re
@@ -24,9 +26,11 @@ from gateway.proxy.headers import (
     R_CONNECTION,
     R_DROP,
     R_LENGTH,
+    R_TRAILER,
     R_UPGRADE,
     ResponseKinds,
     nominated,
+    trailer_names,
     without_lines,
 )
 
@@ -40,7 +44,9 @@ _LOG = logging.getLogger("gateway.proxy")
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
 LENGTH = frozenset({b"content-length"})
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 MAX_INTERIM = 32  # 1xx before an answer
+MAX_TRAILERS = 65536  # bytes after an answer's body that are read as trailers
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 STATUS_LINES = {
@@ -74,10 +80,66 @@ def says_expired(body: bytes) -> bool:
     return isinstance(content, dict) and "expired_token" in (content.get("error"), content.get("code"))
 
 
+class Trailers:
+    """What a parser tells of an answer's trailer section (RFC 9112 7.1.2): the lines that were announced.
+
+    `quiet` is how many bytes came since the last one of the body.
+    """
+
+    __slots__ = ("_names", "ended", "head_over", "lines", "quiet")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self._names = frozenset(name.lower() for name in names)
+        self.lines: list[bytes] = []
+        self.quiet = 0
+        self.head_over = self.ended = False
+
+    def on_headers_complete(self) -> None:
+        self.head_over = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head_over and not self.ended and name.lower() in self._names:
+            self.lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+
+    def on_body(self, body: bytes) -> None:
+        self.quiet = 0
+
+    def on_message_complete(self) -> None:
+        self.ended = True
+
+
+class TwinParser:
+    """Stands in for the parser of an answer with trailers, so that one without costs nothing for them.
+
+    A second parser reads each piece first: what it found of the trailers is there when the first one is done.
+    """
+
+    __slots__ = ("_second", "first", "trailers")
+
+    def __init__(self, first: Any, trailers: Trailers, begun: bytes) -> None:
+        self.first = first
+        self.trailers = trailers
+        self._second = httptools.HttpResponseParser(trailers)
+        with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):  # the first one tells
+            self._second.feed_data(begun)
+
+    def feed_data(self, data: bytes) -> None:
+        """Read on. Raises HttpParserError."""
+        trailers = self.trailers
+        if not trailers.ended:
+            trailers.quiet += len(data)
+            with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._second.feed_data(data)
+            if trailers.quiet > MAX_TRAILERS:
+                raise httptools.HttpParserError("trailer size")
+        self.first.feed_data(data)
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend. `exchange` is whom it serves, None while idle."""
 
     __slots__ = (
+        "announced",
         "bodyless",
         "chunked",
         "ended",
@@ -101,6 +163,7 @@ class UpstreamConnection(asyncio.Protocol):
         "switched",
         "transport",
         "tunnel",
+        "twin",
         "until_close",
         "unusable",
         "upgrade",
@@ -118,6 +181,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.lost = self.paused = self.unusable = self.switched = False
         self.tunnel: Tunnel | None = None
         self.upgrade = self.suspect = b""
+        self.announced: tuple[bytes, ...] = ()
+        self.twin: TwinParser | None = None
         self._begin()
 
     def __repr__(self) -> str:
@@ -196,7 +261,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.parser = None
+        self.parser = self.twin = None
         self.pool.forget(self)
         exchange = self.exchange
         if exchange is None:
@@ -213,7 +278,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.responded()
             return
         self.exchange = None
-        begun = not self.in_head or self.raw != b""
+        begun = not self.in_head or self.raw != b"" or self.interim > 0
         error = errors.UpstreamInvalid("cut short") if begun else errors.UpstreamUnreachable("closed without answer")
         exchange.upstream_lost(error, reused=self.served > 1)
 
@@ -355,13 +420,16 @@ class UpstreamConnection(asyncio.Protocol):
         if raw[:7] != b"HTTP/1.":  # llhttp also takes HTTP/2.0, RTSP and others
             raise errors.UpstreamInvalid("version")
         end = raw.find(b"\r\n\r\n") + 2
+        if status < 100 or end > MAX_HEAD:
+            raise errors.UpstreamInvalid("status or head size")
         fields = self._fields(raw, raw.find(b"\r\n") + 2, end)
         if status < 200:
             self.interim += 1
             if self.interim > MAX_INTERIM:
                 raise errors.UpstreamInvalid("no end of 1xx")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
-            self._interim(exchange, status, fields)
+            self._interim(exchange, status, without_lines(fields, LENGTH))
+            self.left, self.chunked = -1, False  # how a 1xx says that it is framed means nothing for the answer
             return
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
@@ -370,6 +438,8 @@ class UpstreamConnection(asyncio.Protocol):
         if status == 204 and self.left >= 0:  # RFC 9110 8.6
             fields = without_lines(fields, LENGTH)
         tail = self._framing(exchange, status)
+        if self.announced:
+            tail += self._expect_trailers(exchange, raw)
         if not exchange.responding(status):
             tail += b"Connection: close\r\n\r\n"
         else:
@@ -390,7 +460,11 @@ class UpstreamConnection(asyncio.Protocol):
                 block = block.replace(line + b"\r", b"", 1)
                 if kind != R_DROP:
                     more += self._note(kind, value.strip(b" \t"))
-        return block[1:] if not more else without_lines(block[1:], nominated(more))
+        if not more:
+            return block[1:]
+        hop = nominated(more) - FRAMING
+        self.announced = tuple(name for name in self.announced if name.lower() not in hop)
+        return without_lines(block[1:], hop)
 
     def _note(self, kind: int, value: bytes) -> bytes:
         """Note how the answer is framed; return what else a `Connection` value makes hop-by-hop."""
@@ -400,6 +474,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.chunked = True
         elif kind == R_UPGRADE:
             self.upgrade = value.lower()
+        elif kind == R_TRAILER:
+            self.announced += trailer_names(value)
         elif kind == R_CONNECTION and value.lower() not in (b"keep-alive", b"close"):
             return b"," + value
         return b""
@@ -422,8 +498,25 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
         return b""
 
+    def _expect_trailers(self, exchange: Exchange, raw: bytes) -> bytes:
+        """Announce trailers to a client that takes them and can be sent them; return that header."""
+        names, self.announced = self.announced, ()
+        if not (self.chunked and self.rechunk and exchange.head.fields.trailers):
+            return b""
+        self.twin = self.parser = TwinParser(self.parser, Trailers(names), raw)
+        return b"Trailer: %b\r\n" % b", ".join(names)
+
+    def _last_chunk(self) -> bytes:
+        """Return the end of a chunked body with the trailers that the backend sent."""
+        twin, self.twin = self.twin, None
+        if twin is None:
+            return b"0\r\n\r\n"
+        self.parser = twin.first
+        return b"0\r\n%b\r\n" % b"".join(twin.trailers.lines)
+
     def _interim(self, exchange: Exchange, status: int, fields: bytes) -> None:
         """Pass on a 1xx (RFC 9110 15.2); a 101 only where it was asked for."""
+        self.announced = ()
         if status == 101:
             self._upgraded(exchange, fields)
         elif exchange.head.http11:
@@ -443,4 +536,4 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.in_head and not self.ended:  # in_head still: a 1xx, after which the answer itself comes
             self.ended = True
             if self.rechunk:
-                self.out.append(b"0\r\n\r\n")
+                self.out.append(b"0\r\n\r\n" if self.twin is None else self._last_chunk())

@@ -12,6 +12,9 @@ before the answer's head is out; after that there is only `abort`.
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway import errors
@@ -30,6 +33,9 @@ SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 HELD_BODY = 65536  # request body held while the gate or the pool decides
 GOODBYE_SECONDS = 0.5  # for the frame under way to end before a WebSocket's Close
 ENDINGS = {"expired": "The access token expired", "revoked": "The session has ended", "drain": "The gateway restarts"}
+TE_TRAILERS = b"TE: trailers\r\nConnection: TE\r\n"  # RFC 9110 10.1.4
+VIA_11 = b"Via: 1.1 tokengate\r\n"  # RFC 9110 7.6.3: after what the client sent, with the version that it spoke
+VIA_10 = b"Via: 1.0 tokengate\r\n"
 DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 REASONS = {
     400: b"Bad Request",
@@ -95,8 +101,8 @@ class Refusal:
     def start(self) -> None:
         protocol = self._protocol
         protocol.plane.meters.rejected("", self._error.code)
-        keep, realm = self._keep_alive, protocol.plane.realm
-        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only))
+        keep, realm, date = self._keep_alive, protocol.plane.realm, protocol.date()
+        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only, more=date))
         protocol.finished(self._keep_alive, protocol.loop.time())
 
     def body(self, data: bytes) -> None: ...
@@ -119,6 +125,7 @@ class Exchange:
     token: bytes | None = None  # presented elsewhere than in Authorization, or new
     by_cookie = by_subprotocol = replayed = override = False
     extra = b""  # header lines of ours in the answer
+    request_id = b""
     renewed: Renewed | None = None
     kept: list[bytes] | None = None  # the request's body, for a second try
     tunnel: Tunnel | None = None
@@ -149,11 +156,13 @@ class Exchange:
                 self._ask_upgrade()
             if self.route.refreshes and fields.cookies:
                 self.kept = []
+            tokens = fields.authorizations
+            if len(tokens) > 1:
+                raise errors.InvalidToken("several Authorization headers")
             if rule.auth == "none":
                 self.route.upstream.acquire(self)
                 return
-            tokens = fields.authorizations
-            if plane.gate.access_cookie or self.tunnel is not None or len(tokens) > 1:
+            if plane.gate.access_cookie or self.tunnel is not None:
                 claims = self._find_claims()
             else:
                 claims = plane.gate.identify(tokens[0]) if tokens else None
@@ -344,7 +353,7 @@ class Exchange:
         elif not self.answered and self.claims is not None:
             self.keep_alive = False
             self.refuse(errors.ExpiredToken(self.claims) if reason == "expired" else errors.RevokedToken(reason))
-        elif self.protocol.write_paused:
+        elif self.protocol.write_paused or not self.head.http11:
             self.abort()
         else:  # what was written still goes out; that no end of the body follows tells the client
             self._release()
@@ -360,14 +369,21 @@ class Exchange:
         path = route.target(head.path) if route.strip_prefix else head.path
         tail_route, tail_claims = fields.tail_of
         tail = fields.tail if tail_route is route and tail_claims is self.claims else self._tail()
-        request_id = fields.request_id
-        if not request_id or not self.plane.valid_request_id(request_id):
-            request_id = self.plane.request_id()
-        return b"".join((head.method, b" ", path, head.query, b" HTTP/1.1\r\n", tail, request_id, b"\r\n\r\n"))
+        request_id = self.request_id  # of a first try, so that both are one request
+        if not request_id:
+            self.request_id = request_id = self._name() if fields.request_id else self.plane.request_id()
+        trace = (fields.trace() if fields.traceparents else b"") or self.plane.new_trace()
+        return b"".join((head.method, b" ", path, head.query, b" HTTP/1.1\r\n", tail, request_id, trace))
+
+    def _name(self) -> bytes:
+        """Name the request as the client did, where that is a name."""
+        given, plane = self.head.fields.request_id, self.plane
+        return given if given and plane.valid_request_id(given) else plane.request_id()
 
     def _tail(self) -> bytes:
         """Return the head from its second line on, up to the value of X-Request-Id, and keep it."""
-        fields, route, protocol, claims = self.head.fields, self.route, self.protocol, self.claims
+        head, route, protocol, claims = self.head, self.route, self.protocol, self.claims
+        fields, plain = head.fields, self.tunnel is None
         lines = fields.lines if not fields.hop else without(fields.lines, nominated(fields.hop) - PROTECTED)
         host = fields.host or self.upstream.authority
         tail = b"".join(
@@ -376,6 +392,8 @@ class Exchange:
                 b"" if fields.host else b"Host: %b\r\n" % host,
                 self._authorization(),
                 b"" if self.tunnel is None else b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.tunnel.protocol_name,
+                TE_TRAILERS if fields.trailers and head.http11 and plain else b"",
+                VIA_11 if head.http11 else VIA_10,
                 protocol.forwarded if not protocol.trusted else self._forwarded(),
                 b"X-Forwarded-Host: %b\r\n" % host,
                 b"" if claims is None else claims.memo.get("identity") or self._identity(claims),
@@ -553,7 +571,8 @@ class Exchange:
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=self.extra))
+        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or self._name())
+        protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
         self.held = []
         if self.whole or not keep:
             protocol.finished(keep, protocol.loop.time())
@@ -577,6 +596,8 @@ class Exchange:
         if not self.done:
             self.done = True
             self._count(self.status)
+        if not self.head.http11:  # to HTTP/1.0 an orderly end is the end of the answer; a reset is not
+            reset_on_close(self.protocol.transport)
         self.protocol.transport.abort()
 
     def client_gone(self) -> None:
@@ -601,6 +622,8 @@ class Exchange:
         if self.done:  # the rest of a refused request did not come
             self.protocol.close_gracefully()
         elif self.answered:
+            if not self.protocol.write_paused:  # else it is the client that does not go on
+                self.plane.meters.upstream_error(self.route.name, "upstream_timeout")
             self.abort()
         elif not self.whole and not self.protocol.read_paused:
             self.keep_alive = False
@@ -623,3 +646,10 @@ class Exchange:
 
 # Headers that a `Connection` value cannot make hop-by-hop here: they frame, address or guard the request.
 PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"expect"})
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Have the connection end by a reset, so that what was sent is not taken for the whole."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

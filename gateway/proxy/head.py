@@ -16,17 +16,23 @@ from gateway.proxy.headers import (
     HOST,
     LENGTH,
     REQUEST_ID,
+    TE,
+    TRACEPARENT,
+    TRACESTATE,
     UPGRADE,
     RequestKinds,
     strip_cookies,
+    valid_traceparent,
+    wants_trailers,
 )
 from gateway.proxy.plane import Plane
 from gateway.proxy.routes import Route, check_method
 
+LARGEST = 2**63 - 1
 KNOWN_HOSTS = 1024  # Host values remembered as well-formed
 LONGEST_SECTION = 4096  # bytes of a header section that a connection remembers
 RawHeaders = list[tuple[bytes, bytes]]
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)\Z", re.IGNORECASE)
 
@@ -41,11 +47,13 @@ class Fields:
 
     # Not slots: class attributes as defaults make a section cost what it has, not what it could have.
     length = -1
-    chunked = expecting = False
+    chunked = expecting = trailers = False
     host = hop = request_id = upgrade = b""
     hosts = 0
     cookies: tuple[bytes, ...] = ()
     authorizations: tuple[bytes, ...] = ()
+    traceparents: tuple[bytes, ...] = ()
+    tracestates: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
 
@@ -72,7 +80,9 @@ class Fields:
     def _act_on(self, kind: int, name: bytes, value: bytes, own_cookies: tuple[bytes, ...]) -> None:
         if kind == LENGTH:
             self.length = int(value)
-            self.lines += (name, b": ", value, b"\r\n")
+            if self.length > LARGEST:  # negative to a reader that counts in 64 bits with a sign
+                raise errors.BadRequest("content-length")
+            self.lines += (name, b": ", b"%d" % self.length, b"\r\n")  # without zeros in front: octal to some
         elif kind == COOKIE:
             self.cookies += (value,)
             rest = strip_cookies(value, own_cookies)
@@ -91,8 +101,29 @@ class Fields:
         elif kind == EXPECT:
             self.expecting = True
             self.lines += (name, b": ", value, b"\r\n")
-        elif kind == REQUEST_ID:
+        else:
+            self._note(kind, value)
+
+    def _note(self, kind: int, value: bytes) -> None:
+        """Take note of what the gateway itself says to the backend instead."""
+        if kind == REQUEST_ID:
             self.request_id = value
+        elif kind == TE:
+            self.trailers = self.trailers or wants_trailers(value)
+        elif kind == TRACEPARENT:
+            self.traceparents += (value,)
+        elif kind == TRACESTATE:
+            self.tracestates += (value,)
+
+    def trace(self) -> bytes:
+        """Return the client's trace as the end of a head, b"" where it has none or one that is not valid.
+
+        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3).
+        """
+        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]):
+            return b""
+        states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates)
+        return b"\r\ntraceparent: %b\r\n%b\r\n" % (self.traceparents[0], states)
 
     @property
     def bodyless(self) -> bool:
@@ -102,7 +133,7 @@ class Fields:
     @property
     def repeatable(self) -> bool:
         """True where the same bytes mean the same again: nothing in them is about one message."""
-        return self.bodyless and not (self.hop or self.request_id)
+        return self.bodyless and not (self.hop or self.request_id or self.traceparents)
 
 
 class Head:
@@ -165,6 +196,8 @@ def route(head: Head, plane: Plane) -> None:
     head.route, head.path, head.query = plane.table.look_up(host, target)
     if head.route.methods:
         check_method(head.route, head.method)
+    if head.route.strip_prefix and head.route.target(head.path).startswith(b"//"):
+        raise errors.BadRequest("a host in place of a path")  # RFC 3986 4.2
 
 
 def _check_host(fields: Fields, http11: bool, known: set[bytes]) -> None:
@@ -172,7 +205,7 @@ def _check_host(fields: Fields, http11: bool, known: set[bytes]) -> None:
     hosts, host = fields.hosts, fields.host
     if hosts > 1 or (hosts == 0 and http11) or (hosts and not _HOST.match(host)):
         raise errors.BadRequest("host")
-    if len(host) <= 255:
+    if hosts and len(host) <= 255:
         if len(known) >= KNOWN_HOSTS:
             known.clear()
         known.add(host)

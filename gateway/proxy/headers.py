@@ -18,10 +18,12 @@ import orjson
 
 # What happens to a request header. PASS is 0 so that the hot path asks `if kind`.
 PASS, DROP, HOST, AUTHORIZATION, COOKIE, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, REQUEST_ID, FORWARDED = range(12)
+TE, TRACEPARENT, TRACESTATE = range(12, 15)
 
 # RFC 9110 7.6.1, and what proxies before it used. Trailer goes because trailers of requests are not passed.
+# "proxy" is no such header, but becomes a CGI backend's HTTP_PROXY (CVE-2016-5385).
 HOP_BY_HOP = frozenset(
-    {b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"te", b"trailer"}
+    {b"proxy", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"trailer"}
 )
 SPECIAL = {
     b"host": HOST,
@@ -33,6 +35,9 @@ SPECIAL = {
     b"expect": EXPECT,
     b"upgrade": UPGRADE,
     b"x-request-id": REQUEST_ID,
+    b"te": TE,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-proto": FORWARDED,
     b"x-forwarded-host": FORWARDED,
@@ -45,12 +50,19 @@ FORGEABLE = (
     b"x-real-ip",
     b"x-client-ip",
     b"true-client-ip",
-    b"x-original-",
     b"x-gateway-",
+    b"x-original-",  # and the next: an address in place of the one that was matched (CVE-2018-14773)
+    b"x-rewrite-url",
 )
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_MARKS = re.compile(rb"[^a-z0-9]")
 _MEMORY = 4096
+
+
+def _dashed(name: bytes) -> bytes:
+    """Return a name as the laxest CGI backend reads it: whatever is no letter or digit is one and the same mark."""
+    return _MARKS.sub(b"-", name)
 
 
 class RequestKinds(dict[bytes, int]):
@@ -58,7 +70,7 @@ class RequestKinds(dict[bytes, int]):
 
     def __init__(self, identity_names: Iterable[bytes]) -> None:
         super().__init__()
-        self._identity = frozenset(name.lower().replace(b"_", b"-") for name in identity_names)
+        self._identity = frozenset(_dashed(name.lower()) for name in identity_names)
 
     def __missing__(self, name: bytes) -> int:
         kind = self.classify(name)
@@ -71,14 +83,14 @@ class RequestKinds(dict[bytes, int]):
         lower = name.lower()
         if lower in SPECIAL:
             return SPECIAL[lower]
-        dashed = lower.replace(b"_", b"-")
+        dashed = _dashed(lower)
         if lower in HOP_BY_HOP or dashed in self._identity or dashed in SPECIAL:
             return DROP
         return DROP if dashed.startswith(FORGEABLE) else PASS
 
 
 # What happens to a response header.
-R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION, R_UPGRADE = range(6)
+R_PASS, R_DROP, R_LENGTH, R_CODING, R_CONNECTION, R_UPGRADE, R_TRAILER = range(7)
 _RESPONSE = {
     b"content-length": R_LENGTH,
     b"transfer-encoding": R_CODING,
@@ -86,7 +98,7 @@ _RESPONSE = {
     b"keep-alive": R_DROP,
     b"proxy-connection": R_DROP,
     b"te": R_DROP,
-    b"trailer": R_DROP,
+    b"trailer": R_TRAILER,
     b"upgrade": R_UPGRADE,
     b"x-gateway-error": R_DROP,  # only the gateway says that an answer is its own
 }
@@ -137,6 +149,44 @@ def strip_cookies(value: bytes, names: Iterable[bytes]) -> bytes:
     # by the name less the white space around it, which some readers of cookies overlook
     kept = [part for part in value.split(b";") if part.partition(b"=")[0].strip(b" \t") not in ours]
     return b";".join(kept).strip(b" \t")
+
+
+# W3C Trace Context 3.2: version ff is none, ids of zeros are none, a later version may have more at the end.
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?\Z"
+)
+
+
+def valid_traceparent(value: bytes) -> bool:
+    """Tell whether a `traceparent` may be taken over (W3C Trace Context 3.2.2)."""
+    match = _TRACEPARENT.match(value)
+    return match is not None and (match[1] is None or value[:2] != b"00")
+
+
+def wants_trailers(value: bytes) -> bool:
+    """Tell whether a `TE` value says that trailers are understood (RFC 9110 10.1.4)."""
+    return b"trailers" in [part.strip(b" \t").lower() for part in value.split(b",")]
+
+
+# What may not stand in a trailer section: it frames, routes, authenticates or steers, or says how the content is to
+# be read (RFC 9110 6.5.1, RFC 7230 4.1.2), and the gateway's own.
+_NEVER_TRAILERS = frozenset(
+    b"""age authorization cache-control connection content-encoding content-length content-location content-range
+    content-type cookie date expect expires host keep-alive location max-forwards pragma proxy-authenticate
+    proxy-authorization proxy-connection range retry-after set-cookie te trailer transfer-encoding upgrade vary via
+    warning www-authenticate""".split()
+)
+_NEVER_BEGIN = (b"if-", b"x-gateway-", b"x-access-token", b"access-control-", b"x-forwarded")
+
+
+def trailer_names(value: bytes) -> tuple[bytes, ...]:
+    """Return the names of a `Trailer` value, as written, under which trailer fields may pass."""
+    names = [part.strip(b" \t") for part in value.split(b",")]
+    return tuple(name for name in names if valid_name(name) and _may_trail(name.lower()))
+
+
+def _may_trail(lower: bytes) -> bool:
+    return lower not in _NEVER_TRAILERS and not lower.startswith(_NEVER_BEGIN)
 
 
 def forwarded_block(client: bytes, scheme: bytes, chain: bytes = b"") -> bytes:

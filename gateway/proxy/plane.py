@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +27,22 @@ class Meters(Protocol):
     def stream_closed(self, reason: str) -> None: ...
 
 
+TRACES = 256  # that share one random half of their ids
+
+
+def new_traces() -> Iterator[bytes]:
+    """Yield traces that begin here, each as the end of a head (W3C Trace Context 3.2).
+
+    Half of the trace id is drawn for so many traces together, the rest once a worker, which makes one cost less
+    than 0.1 us. The flags are 00, for nothing was recorded here.
+    """
+    rests = [f"{secrets.token_hex(8)}-{secrets.randbits(64) | 1:016x}-00\r\n\r\n".encode() for _ in range(TRACES)]
+    while True:
+        begin = b"\r\ntraceparent: 00-%016x" % (secrets.randbits(64) | 1)  # never all zeros
+        for rest in rests:
+            yield begin + rest
+
+
 @dataclass(slots=True, eq=False)
 class Plane:
     """Sizes are bytes, times seconds. `trusts(ip)` tells whether a peer's X-Forwarded-* is believed.
@@ -44,12 +61,14 @@ class Plane:
     trusts: Callable[[str], bool] | None = None
     request_id: Callable[[], bytes] = lambda: b"-"
     valid_request_id: Callable[[bytes], bool] = lambda value: True
+    new_trace: Callable[[], bytes] = field(default_factory=lambda: new_traces().__next__)
     max_header_bytes: int = 32768
     max_headers: int = 128
     max_body_bytes: int = 0
     max_connections: int = 20000
     header_timeout: float = 10.0
     keepalive_timeout: float = 75.0
+    proxy_protocol: bool = False
     draining: bool = False
     hosts: set[bytes] = field(default_factory=set)
     response_kinds: ResponseKinds = field(default_factory=ResponseKinds)

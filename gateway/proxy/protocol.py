@@ -32,10 +32,13 @@ from gateway.proxy.exchange import Exchange, Refusal
 from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.headers import client_address, forwarded_block
 from gateway.proxy.plane import Plane
+from gateway.proxy.proxy_protocol import Peer, Prelude
+from gateway.proxy.raw_head import UNKNOWN, RawHead
 from gateway.proxy.tunnel import Tunnel
 
 BODY_HIGH = 65536  # buffered request body that pauses the client
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
+OVERHEAD = 65536  # bytes of chunk extensions and trailers, beside some for each byte of the body
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0
 
@@ -46,33 +49,33 @@ class GatewayProtocol(asyncio.Protocol):
     __slots__ = (
         "active",
         "app",
-        "chunk",
+        "body_bytes",
+        "body_total",
         "client_host",
         "closed",
-        "completed",
         "deadline",
         "due",
         "fields",
         "flow",
         "forwarded",
         "head",
-        "head_bytes",
         "headers",
         "in_head",
         "incoming",
         "lingering",
         "loop",
+        "overhead",
         "parser",
         "peer",
         "plane",
         "pumping",
         "queue",
+        "raw_head",
         "raw_left",
         "read_paused",
         "scheme",
         "section",
         "server_state",
-        "spanning",
         "transport",
         "trusted",
         "tunnel",
@@ -103,9 +106,10 @@ class GatewayProtocol(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.head: Head | None = None
         self.fields: Fields | None = None
-        self.spanning = self.completed = False
+        self.raw_head = RawHead()
+        self.overhead = self.body_total = self.body_bytes = 0
         self.in_head = self.closed = self.read_paused = self.write_paused = self.pumping = False
-        self.head_bytes = self.chunk = self.raw_left = 0
+        self.raw_left = 0
         self.lingering = -1
         self.tunnel: Tunnel | None = None
         self.deadline = self.due = 0.0
@@ -120,15 +124,43 @@ class GatewayProtocol(asyncio.Protocol):
         self.transport = transport
         self.server_state.connections.add(self)  # type: ignore[arg-type]  # it only calls shutdown()
         self.parser = httptools.HttpRequestParser(self)
-        self.peer = get_remote_addr(transport)
-        self.client_host = self.peer[0] if self.peer else "unix"
         self.scheme = b"https" if is_ssl(transport) else b"http"
-        self.trusted = plane.trusts is not None and plane.trusts(self.client_host)
-        self.forwarded = forwarded_block(self.client_host.encode(), self.scheme)
+        self._comes_from(get_remote_addr(transport))
         plane.meters.connection("client", 1)
         self.wait_for(plane.header_timeout)
         if len(self.server_state.connections) > plane.max_connections:
             self.refuse_connection(errors.Overloaded("connections"))
+        elif plane.proxy_protocol:
+            self._await_proxy(transport)
+
+    def _comes_from(self, peer: Peer | None) -> None:
+        plane = self.plane
+        self.peer = peer
+        self.client_host = peer[0] if peer else "unix"
+        self.trusted = plane.trusts is not None and plane.trusts(self.client_host)
+        self.forwarded = forwarded_block(self.client_host.encode(), self.scheme)
+
+    def _await_proxy(self, transport: asyncio.Transport) -> None:
+        """Let a trusted proxy say where the connection comes from; no one else may connect."""
+        if self.trusted:
+            transport.set_protocol(Prelude(self))
+        else:
+            self.not_proxied()
+
+    def proxied(self, source: Peer | None, rest: bytes) -> None:
+        """The proxy has named the source of the connection, None for itself; `rest` is what came behind that."""
+        self.transport.set_protocol(self)
+        if source is not None:
+            self._comes_from(source)
+        else:  # what it passes on without an origin is not what it says itself
+            self.trusted = False
+        if rest:
+            self.data_received(rest)
+
+    def not_proxied(self) -> None:
+        """End a connection that does not begin as it must: without a word, for who is there is not known."""
+        self.plane.meters.rejected("", errors.BadRequest.code)
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -185,6 +217,10 @@ class GatewayProtocol(asyncio.Protocol):
         chain = b",".join(value for name, value in headers if name.lower() == b"x-forwarded-for")
         return client_address(chain.decode("latin-1"), self.client_host, trusts)
 
+    def date(self) -> bytes:
+        """Return the `Date` line of an answer of our own (RFC 9110 6.6.1), which uvicorn renders once a second."""
+        return b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+
     # --- deadlines ---
 
     def wait_for(self, seconds: float) -> None:
@@ -222,25 +258,35 @@ class GatewayProtocol(asyncio.Protocol):
             data = self._raw_body(data)
             if not data:
                 return
-        was_in_head = self.in_head
+        while data and self.lingering < 0 and not self.closed:  # again only after an upgrade that was not taken
+            data = self._parse(data)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Read on; return what is left to be read after an upgrade that was not taken."""
+        was_in_head, incoming = self.in_head, self.incoming
         fresh = self.active is None and not was_in_head
         if fresh and self.section and self._again(data):
-            return
-        self.chunk = len(data)
-        self.spanning, self.completed = was_in_head, False
+            return b""
+        if was_in_head:
+            self.raw_head.read(data, UNKNOWN if self.raw_head.unknown else 0)
+        else:
+            self.raw_head.read(data, 0 if incoming is None else incoming.left or UNKNOWN)
+        self.body_bytes = 0
+        rest = b""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._after_upgrade(data[stop.args[0] :])
+            rest = self._after_upgrade(data[stop.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-            return
+            return b""
         if fresh and self.head is not None:
             self._remember(data, self.head)
         if self.in_head and self.lingering < 0 and not self.closed:
             self._head_pending(was_in_head)
-        elif self.incoming is not None and self.incoming.left >= RAW_BODY:
-            self.raw_left = self.incoming.left
+        elif self.incoming is not None:
+            self._body_pending(self.incoming, len(data))
+        return rest
 
     def _again(self, data: bytes) -> bool:
         """Begin a request that differs from the last one in its first line alone; False where it does not."""
@@ -285,26 +331,46 @@ class GatewayProtocol(asyncio.Protocol):
         return rest if self.lingering < 0 and not self.closed else b""
 
     def _head_pending(self, was_in_head: bool) -> None:
-        if not self.completed:  # else part of this read was the end of another message
-            self.head_bytes += self.chunk
+        self.raw_head.pend()
         if not was_in_head and self.active is None:
             self.wait_for(self.plane.header_timeout)  # once a head, so that a slow one cannot extend it
-        if self.head_bytes > self.plane.max_header_bytes:
+        if self.raw_head.size <= self.plane.max_header_bytes:
+            return
+        if self.active is None:
             self.refuse_connection(errors.HeadersTooLarge("head size"))
+        elif not self.queue or not isinstance(self.queue[-1], Refusal):  # in its turn
+            self._queue(Refusal(self, errors.HeadersTooLarge("head size"), keep_alive=False))
 
-    def _after_upgrade(self, rest: bytes) -> None:
-        """The parser stops after a head with `Upgrade`; an upgrade not taken is a plain request (RFC 9110 7.8)."""
+    def _body_pending(self, incoming: exchanges.Answering, size: int) -> None:
+        """More of a body is to come: one of a known length past the parser, one in chunks within bounds.
+
+        Chunk extensions and trailers are read and dropped; a client could send them without end.
+        """
+        if incoming.left:
+            if incoming.left >= RAW_BODY:
+                self.raw_left = incoming.left
+            return
+        self.body_total += self.body_bytes
+        self.overhead += size - self.body_bytes
+        if self.overhead > OVERHEAD + 8 * self.body_total:
+            self._malformed(httptools.HttpParserError("chunk extensions or trailers"))
+
+    def _after_upgrade(self, rest: bytes) -> bytes:
+        """The parser stops after a head with `Upgrade`; an upgrade not taken is a plain request (RFC 9110 7.8).
+
+        Returns what is to be read on.
+        """
         incoming, active = self.incoming, self.active
         self.parser = httptools.HttpRequestParser(self)
         if isinstance(active, Exchange) and active.tunnel is not None:
             self.tunnel = active.tunnel
             if rest:
                 self.tunnel.from_client(rest)
-            return
+            return b""
         if incoming is not None and incoming.left > 0:
             self.raw_left = incoming.left
-        if rest and not self.closed and self.lingering < 0:
-            self.data_received(rest)
+            return self._raw_body(rest) if rest else b""
+        return rest
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         if self.closed or self.lingering >= 0:
@@ -318,8 +384,12 @@ class GatewayProtocol(asyncio.Protocol):
         elif self.active is None:
             self.refuse_connection(refusal)
         else:  # answer what is in flight, then say what is wrong
-            self.pause_reading()
-            self._queue(Refusal(self, refusal, keep_alive=False))
+            last = self.queue[-1] if self.queue else None
+            if last is None or last is not self.incoming:
+                self._queue(Refusal(self, refusal, keep_alive=False))
+            elif self.queue and not isinstance(last, Refusal):
+                self.queue[-1] = Refusal(self, refusal, keep_alive=False)  # it never was a whole request
+            self.incoming = None
 
     # --- the parser's callbacks ---
 
@@ -327,7 +397,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.url = b""
         self.headers = []
         self.in_head = True
-        self.head_bytes = 0
+        self.overhead = self.body_total = 0
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -338,7 +408,6 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        self.completed = True
         if self.lingering >= 0 or self.closed:  # what follows a refusal that ends the connection is not a request
             return
         exchange = self._read_head()
@@ -352,24 +421,30 @@ class GatewayProtocol(asyncio.Protocol):
     def _read_head(self) -> exchanges.Answering:
         plane = self.plane
         try:
-            if self.spanning or self.chunk > plane.max_header_bytes or len(self.headers) > plane.max_headers:
-                self._check_size()
+            line = self._check_size(*self.raw_head.end())
             if self.active is not None and self.parser.should_upgrade():
                 raise errors.BadRequest("an upgrade behind another request")
             self.head = head = from_parser(self.parser, self.url, self.headers, plane)
+            if not head.http11 and line and not line.endswith(b" HTTP/1.0"):  # RTSP and ICE are read as this
+                raise errors.BadRequest("protocol")
+            self.raw_head.skip(UNKNOWN if head.fields.chunked else max(0, head.fields.length))
         except GatewayError as error:
             self.head = None
             return Refusal(self, error, keep_alive=False, head_only=self.parser.get_method() == b"HEAD")
         return self._exchange(head)
 
-    def _check_size(self) -> None:
+    def _check_size(self, size: int, line: bytes) -> bytes:
+        """Return the first line of a head. Raises HeadersTooLarge."""
         if len(self.headers) > self.plane.max_headers:
             raise errors.HeadersTooLarge("header count")
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size < 0:  # behind a body in chunks: what llhttp has told is all that is known
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.plane.max_header_bytes:
             raise errors.HeadersTooLarge("head size")
+        return line
 
     def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
         if self.incoming is not None:
             self.incoming.body(body)
 
@@ -421,7 +496,7 @@ class GatewayProtocol(asyncio.Protocol):
     def refuse_connection(self, error: GatewayError) -> None:
         """Answer outside any request and end the connection."""
         self.plane.meters.rejected("", error.code)
-        self.transport.write(exchanges.render(error, self.plane.realm, keep_alive=False))
+        self.transport.write(exchanges.render(error, self.plane.realm, keep_alive=False, more=self.date()))
         self.close_gracefully()
 
     def close_gracefully(self) -> None:

@@ -54,6 +54,8 @@ class Server(Section):
     """Processes; they share nothing but Redis."""
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
     """Networks whose X-Forwarded-* headers are believed."""
+    proxy_protocol: bool = False
+    """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
     """Client connections of a worker; one more is answered with 503 overloaded."""
     max_header_bytes: HeadSize = written("32KiB")

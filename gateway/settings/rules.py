@@ -36,6 +36,10 @@ def listeners(settings: Settings) -> Lines:
     if _overlap(server.bind, management.bind):
         yield f'management.bind: found "{management.bind}"; a port other than that of server.bind is allowed'
     yield from _pair("server", server.tls_cert, server.tls_key)
+    if server.proxy_protocol and (server.tls_cert or server.tls_key):
+        yield "server.proxy_protocol: found true beside server.tls_*; the proxy in front ends TLS, so false is allowed"
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield "server.proxy_protocol: found true without server.trusted_proxies, who alone may connect then"
 
 
 def redis(settings: Settings) -> Lines:

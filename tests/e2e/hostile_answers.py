@@ -1,4 +1,5 @@
 """A table of what misbehaving backends send, and what their clients must see of it."""
+# ruff: noqa: E501  # a row is a line
 
 from __future__ import annotations
 

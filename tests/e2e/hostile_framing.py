@@ -1,4 +1,5 @@
 """Hostile framing: where a body ends, and what a chunk is (RFC 9112 6 and 7)."""
+# ruff: noqa: E501  # a row is a line
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ CODINGS = [
     row("upper-case coding", "9110 5.6.2", "codings are of any case; written anew", post(b"TRANSFER-ENCODING: CHUNKED", _ABC), passed(b"abc")),
     row("tab before the coding", "9110 5.5", "OWS; written anew", post(b"Transfer-Encoding:\tchunked", _ABC), passed(b"abc")),
     row("no space before the coding", "9110 5.5", "OWS; written anew", post(b"Transfer-Encoding:chunked", _ABC), passed(b"abc")),
-    row("te header", "9110 10.1.4", "hop-by-hop", get(b"/open/x", b"TE: chunked, trailers", b"Connection: TE"), FINE),
+    row("te header", "9110 10.1.4", "hop-by-hop", get(b"/open/x", b"TE: chunked", b"Connection: TE"), FINE),
     row("content-encoding chunked", "9110 8.4", "a coding of the content, not of the transfer", post(b"Content-Encoding: chunked\r\n" + _CL + b"12", _ABC[:12]), passed(_ABC[:12])),
 ]  # fmt: skip
 
@@ -98,7 +99,6 @@ CHUNKS = [
     row("comma after the size", "9112 7.1", "1*HEXDIG", chunked(b"3,3\r\nabc\r\n" + _LAST), BEGUN),
     row("size past 64 bits", "9112 7.1", "overflow wraps to 3", chunked(b"10000000000000003\r\nabc\r\n" + _LAST), BEGUN),
     row("size of many digits", "9112 7.1", "overflow", chunked(b"f" * 60 + b"\r\nabc\r\n" + _LAST), BEGUN),
-    row("size of 2**64 - 1", "9112 7.1", "is -1 in 64 signed bits", chunked(b"ffffffffffffffff\r\nabc\r\n" + _LAST), BEGUN),
     row("leading zeros in a size", "9112 7.1", "allowed; written anew", chunked(b"0003\r\nabc\r\n" + _LAST), passed(b"abc")),
     row("several zeros at the end", "9112 7.1", "last-chunk is 1*0; written anew", chunked(b"3\r\nabc\r\n000\r\n\r\n"), passed(b"abc")),
     row("upper-case size", "9112 7.1", "HEXDIG of any case", chunked(b"A\r\n0123456789\r\n" + _LAST), passed(b"0123456789")),
@@ -119,8 +119,8 @@ CHUNKS = [
     row("cr in an extension", "9112 7.1.1", "a line end to few", chunked(b"3;a\rb\r\nabc\r\n" + _LAST), BEGUN),
     row("nul in an extension", "9112 7.1.1", "a token has none", chunked(b"3;a\x00\r\nabc\r\n" + _LAST), BEGUN),
     row("high byte in an extension", "9112 7.1.1", "a token has none", chunked(b"3;\xff\r\nabc\r\n" + _LAST), BEGUN),
-    row("endless extension", "9112 7.1.1", "SHOULD limit their total length", chunked(b"3;" + b"a" * 70_000 + b"\r\nabc\r\n" + _LAST), Refused(0, begun=True)),
-    row("extension in every chunk", "9112 7.1.1", "SHOULD limit their total length", chunked((b"1;" + b"a" * 1000 + b"\r\nx\r\n") * 300 + _LAST), Refused(0, begun=True)),
+    row("endless extension", "9112 7.1.1", "SHOULD limit their total length", chunked(b"3;" + b"a" * 400_000 + b"\r\nabc\r\n" + _LAST), Refused(0, begun=True)),
+    row("extension in every chunk", "9112 7.1.1", "SHOULD limit their total length", chunked((b"1;" + b"a" * 1000 + b"\r\nx\r\n") * 600 + _LAST), Refused(0, begun=True)),
     row("hidden request in a chunk", "9112 7.1", "content is no request", chunked(_CHUNK), passed(HIDDEN)),
     row("hidden request after the chunks", "9112 9.3.2", "it is a request of its own, and checked as one", chunked(_ABC) + HIDDEN, passed(b"abc"), UNAUTHORIZED),
 ]  # fmt: skip
@@ -136,8 +136,8 @@ TRAILERS = [
     row("folded trailer", "9112 5.2", "obs-fold", chunked(b"3\r\nabc\r\n0\r\nX: y\r\n z\r\n\r\n"), BEGUN),
     row("space before a trailer's colon", "9112 5.1", "no white space", chunked(b"3\r\nabc\r\n0\r\nX : y\r\n\r\n"), BEGUN),
     row("trailer without a colon", "9112 7.1.2", "not a field line", chunked(b"3\r\nabc\r\n0\r\nGET /guarded/x HTTP/1.1\r\n\r\n"), BEGUN),
-    row("long trailer", "6585 5", "the limit of a head is the limit of a trailer section", chunked(b"3\r\nabc\r\n0\r\nX: " + b"a" * 70_000 + b"\r\n\r\n"), Refused(0, begun=True)),
-    row("many trailers", "6585 5", "the same", chunked(b"3\r\nabc\r\n0\r\n" + b"X: y\r\n" * 20_000 + b"\r\n"), Refused(0, begun=True)),
+    row("long trailer", "6585 5", "the limit of a head is the limit of a trailer section", chunked(b"3\r\nabc\r\n0\r\nX: " + b"a" * 400_000 + b"\r\n\r\n"), Refused(0, begun=True)),
+    row("many trailers", "6585 5", "the same", chunked(b"3\r\nabc\r\n0\r\n" + b"X: y\r\n" * 70_000 + b"\r\n"), Refused(0, begun=True)),
 ]  # fmt: skip
 
 PIPELINED = [

@@ -1,4 +1,5 @@
 """Hostile heads: request lines, field lines, Host, Connection, limits, upgrades and spoofed identities."""
+# ruff: noqa: E501  # a row is a line
 
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ REQUEST_LINES = [
 ]  # fmt: skip
 
 FIELDS = [
-    row("space before the colon", "9112 5.1", "MUST be 400", get(b"/open/x", b"X-A : b")),
-    row("tab before the colon", "9112 5.1", "MUST be 400", get(b"/open/x", b"X-A\t: b")),
+    row("space before a field's colon", "9112 5.1", "MUST be 400", get(b"/open/x", b"X-A : b")),
+    row("tab before a field's colon", "9112 5.1", "MUST be 400", get(b"/open/x", b"X-A\t: b")),
     row("host with a space before its colon", "9112 5.1", "MUST be 400", get(host=b"Host : a")),
     row("folded line", "9112 5.2", "obs-fold", get(b"/open/x", b"X-A: b\r\n c")),
     row("folded line with a tab", "9112 5.2", "obs-fold", get(b"/open/x", b"X-A: b\r\n\tc")),
@@ -165,7 +166,7 @@ SPOOFS = [
     *(row(f"identity {how} beside a token", "contract 6.6", "the gateway's own is the only one", _guarded(name + b": spoofed"), _SAFE) for how, name in _NAMES.items()),
     row("identity twice", "contract 6.6", "before and after the token", get(b"/guarded/x", b"X-Auth-Request-User: spoofed", _GUARDED, b"X-Auth-Request-User: spoofed"), _SAFE),
     row("two tokens", "6750 2", "MUST NOT use more than one", _guarded(b"Authorization: Bearer spoofed"), Refused(401, "invalid_token")),
-    row("two tokens where none is asked", "6750 2", "one reaches the backend, or none", get(b"/open/x", b"Authorization: Bearer a", b"Authorization: Bearer spoofed"), Passed(b"/open/x", has=((b"authorization", b"Bearer a"),))),
+    row("two tokens where none is asked", "6750 2", "MUST NOT use more than one", get(b"/open/x", b"Authorization: Bearer a", b"Authorization: Bearer spoofed"), Refused(401, "invalid_token")),
     row("x-forwarded-for", "7239 4", "untrusted", get(b"/open/x", b"X-Forwarded-For: spoofed", b"X_Forwarded_For: spoofed"), FINE),
     row("forwarded", "7239 4", "untrusted", get(b"/open/x", b"Forwarded: for=spoofed"), FINE),
     row("x-real-ip", "7239 8.2", "untrusted", get(b"/open/x", b"X-Real-IP: spoofed", b"True-Client-IP: spoofed"), FINE),
@@ -185,9 +186,8 @@ LIMITS = [
     row("long name", "6585 5", "longer than the largest head", get(b"/open/x", b"a" * 40_000 + b": b"), TOO_LARGE),
     row("long white space", "6585 5", "longer than the largest head", get(b"/open/x", b"X-A:" + b" " * 40_000 + b"b"), TOO_LARGE),
     row("long white space after a value", "6585 5", "longer than the largest head", get(b"/open/x", b"X-A: b" + b" " * 40_000), TOO_LARGE),
-    row("many empty lines first", "9112 2.2", "longer than the largest head", b"\r\n" * 20_000 + get(), TOO_LARGE),
     row("many fields", "6585 5", "more than 128", get(b"/open/x", *[b"X-A: b"] * 200), TOO_LARGE),
-    row("a few bytes too many", "6585 5", "the whole head counts, its line and its ends too", get(b"/open/x", b"X-A: " + b"a" * (32_768 - 48)), TOO_LARGE),
+    row("a few bytes too many", "6585 5", "the whole head counts, its line and its ends too", get(b"/open/x", b"X-A: " + b"a" * (32_768 - 30)), TOO_LARGE),
     row("just small enough", "6585 5", "below the limit", get(b"/open/x", b"X-A: " + b"a" * 32_000), FINE),
     row("head without an end", "6585 5", "longer than the largest head", b"GET /open/x HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * 70_000, Refused(0)),
     row("line without an end", "9112 3", "longer than the largest head", b"GET /open/" + b"x" * 70_000, Refused(0)),

@@ -1,4 +1,5 @@
 """Hostile targets: forms of RFC 9112 3.2, and paths of RFC 3986 that two readers take for two addresses."""
+# ruff: noqa: E501  # a row is a line
 
 from __future__ import annotations
 
@@ -99,7 +100,7 @@ PATHS = [
     _path("api with a parameter", "the gateway's own API, not a backend's", b"/open/..;/auth/me"),
     _path("stripped prefix", "what remains begins with a slash", b"/svc/x", Passed(b"/x"), rfc="contract 3"),
     _path("stripped prefix alone", "what remains is /", b"/svc", Passed(b"/"), rfc="contract 3"),
-    _path("stripped prefix and two slashes", "//host/x is a host to some: never sent", b"/svc//guarded/x", Passed(b"/guarded/x"), rfc="3986 4.2"),
+    _path("stripped prefix and two slashes", "//host/x is a host to some: never sent", b"/svc//guarded/x", rfc="3986 4.2"),
     _path("stripped prefix and dots", "no way out of it", b"/svc/../guarded/x", UNAUTHORIZED, rfc="3986 5.2.4"),
     _path("stripped prefix, dots and a parameter", "no way out of it", b"/svc/..;/guarded/x"),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -59,7 +60,7 @@ def sites(site: Site, backend: Recorder) -> Iterator[dict[str, Gateway]]:
     cookies = {"refresh": "__Secure-refresh", "access": "__Host-access"}
     names = {"X-Auth-Request-User": "sub", "X-Auth-Request-Email": "email"}
     names |= {"X-Auth-Request-Groups": "roles", "X-Auth-Request-Session": "sid"}
-    common = {"server": server, "cookies": cookies, "identity_headers": names}
+    common: dict[str, Any] = {"server": server, "cookies": cookies, "identity_headers": names}
     with site.serve(routes=routes, **common) as plain, site.serve(routes=hosted, **common) as other:
         yield {"plain": plain, "hosted": other}
 

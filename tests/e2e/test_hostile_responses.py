@@ -90,13 +90,13 @@ def _check_answer(client: Client, bad: Bad, doing: Misbehaviour) -> bool:
         assert (answer.status, answer.body) == (bad.status, bad.body), answer
         assert not any("evil" in name + value for name, value in answer.headers)
     for interim in answer.interim:
-        assert not interim.get("content-length") and not interim.get("transfer-encoding"), "a 1xx has no content"
+        assert {"content-length", "transfer-encoding"}.isdisjoint(name for name, _ in interim.headers)
     return answer.get("connection") == "close"
 
 
 def _check_cut(client: Client, bad: Bad, doing: Misbehaviour) -> None:
     """The answer has begun: the client must see that it is not whole, or get the error in its place."""
-    with pytest.raises((WireError, ConnectionError)):  # noqa: PT012: the head may be answered by an error as well
+    with pytest.raises((WireError, ConnectionError)):  # noqa: PT012 - where it breaks is not said
         answer: Answer = client.head()
         doing.answered.set()
         body = b"".join(client.body(answer, bad.method))
@@ -171,7 +171,7 @@ def test_pipelined_requests_get_their_own_answers_whatever_is_between_them(own: 
             client.send(b"".join(asked))
             assert client.answer().body == b"first", bad
             refused = client.answer()
-            assert refused.error == (502, INVALID), bad
+            assert (refused.status, refused.get("x-gateway-error")) == (502, INVALID), bad
             if refused.get("connection") != "close":
                 assert client.answer().body == b"last", bad
 
@@ -194,7 +194,7 @@ def test_kept_connections_under_a_mix_of_good_and_bad_answers_never_mix_them_up(
             for number in range(60):
                 mine = f"{name}{number}" + "x" * (number % 7) + ("!" if number % 2 else "")
                 answer = client.ask(request("GET", f"{spot.path('/good')}?{mine}"))
-                if (answer.status, answer.body) not in ((200, mine.encode()),):
+                if (answer.status, answer.body) != (200, mine.encode()):
                     problems.append(f"{mine}: {answer}")
                 if answer.get("connection") == "close":
                     return

@@ -7,7 +7,6 @@ written to one is kept, what is fed from it is cut where Hypothesis says.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +23,7 @@ from gateway.proxy.protocol import GatewayProtocol
 from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.tokens.access import AccessRule, decide
 from tests.e2e.hostile_answers import ANSWERS
-from tests.e2e.hostile_backend import Ambiguous, Sent, strictly
+from tests.e2e.hostile_backend import Ambiguous, Sent, read_answers, strictly
 from tests.e2e.hostile_framing import FRAMING
 from tests.e2e.hostile_heads import HEADS
 from tests.e2e.hostile_rows import HIDDEN
@@ -33,7 +32,7 @@ from tests.e2e.hostile_targets import TARGETS
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n"
 GUARDED = AccessRule(auth="required", roles_any=frozenset(), scopes_all=frozenset(), live=False)
-FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Wire:
@@ -145,6 +144,7 @@ class World:
             kinds=RequestKinds([b"X-Auth-Request-User"]),
             identity=lambda claims: b"",
             meters=meters,
+            new_trace=lambda: b"\r\n\r\n",
             max_header_bytes=limit,
         )
         state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[])
@@ -250,7 +250,7 @@ FRAGMENTS = st.sampled_from(
         HIDDEN,
         b"POST /open/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         b"POST /guarded/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-        b"POST /open/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nT: u\r\n\r\n",
+        b"POST /open/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n1\r\nd\r\n0\r\nT:\r\n\r\n",
         b"HEAD /open/x HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET /open/x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -272,7 +272,7 @@ PLACES = st.lists(st.integers(0, 1 << 16), max_size=6)
 def test_a_hostile_request_is_the_same_in_any_two_pieces(loop: asyncio.AbstractEventLoop, row: Any) -> None:
     whole = outcome(loop, [row.data])
     assert outcome(loop, [row.data[at : at + 1] for at in range(len(row.data))]) == whole
-    step = max(1, len(row.data) // 25)
+    step = max(1, len(row.data) // 12)
     for at in range(1, len(row.data), step):
         assert outcome(loop, [row.data[:at], row.data[at:]]) == whole, f"cut after {row.data[:at][-30:]!r}"
 
@@ -322,37 +322,13 @@ def test_a_long_row_of_upgrades_is_read_without_recursion(loop: asyncio.Abstract
     for upgrade in (b"h2c", b"websocket", b"x"):
         lines = b"Host: a\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade
         for path in (b"/open/x", b"/guarded/x", b"/nowhere"):
-            outcome(loop, [(b"GET %b HTTP/1.1\r\n%b" % (path, lines)) * 3000])
+            try:
+                outcome(loop, [(b"GET %b HTTP/1.1\r\n%b" % (path, lines)) * 3000])
+            except Exception as error:
+                pytest.fail(f"{upgrade!r} {path!r}: {error!r} from {error.__context__!r}", pytrace=False)
 
 
 # --- answers ---
-
-_HEAD = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
-
-
-def read_answers(data: bytes) -> tuple[list[tuple[int, bytes, bytes]], bool]:
-    """Return (status, head less its framing, content) of the answers that a client got, and whether all are whole."""
-    answers: list[tuple[int, bytes, bytes]] = []
-    while data:
-        match = _HEAD.match(data)
-        if match is None:
-            return answers, False
-        data, fields = data[match.end() :], match[2].lower()
-        status, content = int(match[1]), b""
-        if b"transfer-encoding: chunked\r\n" in fields:
-            while not data.startswith(b"0\r\n\r\n"):
-                size, mark, rest = data.partition(b"\r\n")
-                if not mark or len(rest) < int(size, 16) + 2:
-                    return answers, False
-                content += rest[: int(size, 16)]
-                data = rest[int(size, 16) + 2 :]
-            data = data[5:]
-        elif length := re.search(rb"content-length: ([0-9]+)\r\n", fields):
-            content, data = data[: int(length[1])], data[int(length[1]) :]
-            if len(content) < int(length[1]):
-                return answers, False
-        answers.append((status, fields, content))
-    return answers, True
 
 
 def answered(loop: asyncio.AbstractEventLoop, pieces: Sequence[bytes], *, closes: bool) -> tuple[Any, ...]:
@@ -390,7 +366,7 @@ REPLIES = [bad for bad in ANSWERS if len(bad.data) < 2000 and bad.method == "GET
 def test_a_hostile_answer_is_the_same_in_any_two_pieces(loop: asyncio.AbstractEventLoop, bad: Any) -> None:
     closes = bad.then == "close"
     whole = answered(loop, [bad.data], closes=closes)
-    for at in range(1, len(bad.data), max(1, len(bad.data) // 25)):
+    for at in range(1, len(bad.data), max(1, len(bad.data) // 12)):
         pieces = [bad.data[:at], bad.data[at:]]
         assert _same(answered(loop, pieces, closes=closes), whole), f"cut after {bad.data[:at][-30:]!r}"
 

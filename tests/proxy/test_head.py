@@ -90,6 +90,7 @@ def test_a_first_line_that_is_not_plain_is_left_to_the_parser(line: bytes) -> No
         (b"Expect", b"100-continue"),
         (b"Connection", b"x-thing"),
         (b"X-Request-Id", b"abc"),
+        (b"Traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ],
 )
 def test_a_header_section_that_is_about_one_message_is_not_remembered(more: tuple[bytes, bytes]) -> None:

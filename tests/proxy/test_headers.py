@@ -34,7 +34,6 @@ IDENTITY = [b"X-Auth-Request-User", b"X-Auth-Request-Groups", b"X-Tenant"]
         b"X-Gateway-Error",
         b"Keep-Alive",
         b"Proxy-Authorization",
-        b"TE",
         b"Trailer",
         b"Content_Length",
         b"Transfer_Encoding",
@@ -45,9 +44,7 @@ def test_a_name_by_which_a_client_could_pretend_is_dropped_in_any_spelling(name:
     assert RequestKinds(IDENTITY)[name] == DROP
 
 
-@pytest.mark.parametrize(
-    "name", [b"Accept", b"X-Custom", b"X_Custom", b"User-Agent", b"Traceparent", b"X-Auth-Request"]
-)
+@pytest.mark.parametrize("name", [b"Accept", b"X-Custom", b"X_Custom", b"User-Agent", b"X-Trace", b"X-Auth-Request"])
 def test_a_name_that_means_nothing_to_the_gateway_passes(name: bytes) -> None:
     assert RequestKinds(IDENTITY)[name] == PASS
 
@@ -61,6 +58,63 @@ def test_the_memory_of_names_is_bounded_whatever_clients_send() -> None:
 
 def test_a_backend_cannot_say_that_its_answer_is_the_gateways() -> None:
     assert ResponseKinds()[b"X-GATEWAY-Error"] == headers.R_DROP
+
+
+TRACE = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("value", "valid"),
+    [
+        (b"00-" + TRACE + b"-01", True),
+        (b"00-" + TRACE + b"-ff", True),
+        (b"cc-" + TRACE + b"-01-what-the-future-will-be-like", True),
+        (b"cc-" + TRACE + b"-01", True),
+        (b"00-" + TRACE + b"-01-more", False),
+        (b"00-" + TRACE + b"-01-", False),
+        (b"cc-" + TRACE + b"-01.more", False),
+        (b"cc-" + TRACE + b"-01-" + b"x" * 300, False),
+        (b"ff-" + TRACE + b"-01", False),
+        (b"00-" + TRACE.upper() + b"-01", False),
+        (b"00-" + TRACE + b"-1", False),
+        (b"00-" + TRACE + b"-0g", False),
+        (b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01", False),
+        (b"00-0af7651916cd43dd8448eb211c80319c-" + b"0" * 16 + b"-01", False),
+        (b"00_" + TRACE + b"-01", False),
+        (b" 00-" + TRACE + b"-01", False),
+        (b"00-" + TRACE + b"-01,00-" + TRACE + b"-01", False),
+        (b"00-" + TRACE + b"-01\n", False),
+        (b"", False),
+    ],
+)
+def test_a_trace_is_taken_over_where_it_is_one(value: bytes, valid: bool) -> None:
+    assert headers.valid_traceparent(value) is valid
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (b"trailers", True),
+        (b"gzip;q=0.5, Trailers", True),
+        (b"gzip,trailers ,", True),
+        (b"", False),
+        (b"gzip", False),
+        (b"xtrailers", False),
+        (b"trailers;q=1", False),
+    ],
+)
+def test_te_says_whether_trailers_are_understood(value: bytes, wanted: bool) -> None:
+    assert headers.wants_trailers(value) is wanted
+
+
+def test_a_trailer_may_be_announced_unless_it_frames_routes_authenticates_or_is_the_gateways_own() -> None:
+    never = (
+        b"Content-Length, TRANSFER-encoding, Host, Authorization, Set-Cookie, Cookie, WWW-Authenticate, Trailer, TE,"
+        b"Connection, Content-Type, Content-Encoding, Location, Cache-Control, If-Match, X-Gateway-Error,"
+        b"X-Access-Token, X-Access-Token-Expires-In, Upgrade, Access-Control-Allow-Origin, Date, Vary"
+    )
+    assert headers.trailer_names(never) == ()
+    assert headers.trailer_names(b"ETag,X-Sum , Content-Length,, a b, X-Y\x00") == (b"ETag", b"X-Sum")
 
 
 def test_connection_nominates_the_named_headers_but_not_its_own_words() -> None:
