@@ -7,7 +7,13 @@ headers    what becomes of each header on the way through: pure functions over r
 paths      the one normal form of a path, and which paths are refused: pure
 routes     the compiled route table: pure
 connection one connection to a backend
+plain      the plainest answer, read without a parser: pure
 upstream   pools of upstream connections
+raw_head   where a head begins and ends in what was read: pure
+renewal    a refresh inside the gateway
+streams    long streams end with their session
+tunnel     WebSocket and other upgrades
+proxy_protocol  who the client is, as a load balancer in front says
 head       a request head, read and routed
 wheel      one timer for every deadline of a worker
 plane      what all connections of a worker share

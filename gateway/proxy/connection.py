@@ -33,6 +33,7 @@ from gateway.proxy.headers import (
     trailer_names,
     without_lines,
 )
+from gateway.proxy.plain import whole_answer
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -300,6 +301,8 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.confirm(self, data)
             return
         if self.in_head:
+            if not self.raw and self._plain(exchange, data):
+                return
             self.raw = self.raw + data if self.raw else data
         try:
             self.parser.feed_data(data)
@@ -316,6 +319,26 @@ class UpstreamConnection(asyncio.Protocol):
                 self._invalid(error)
         else:
             self._pass_on(exchange)
+
+    def _plain(self, exchange: Exchange, data: bytes) -> bool:
+        """Pass on what is one whole plain answer; False where it takes a parser."""
+        head = exchange.head
+        plain = None if head.method == b"HEAD" or exchange.tunnel is not None else whole_answer(data, MAX_HEAD)
+        if plain is None:
+            return False
+        status, lines, at = plain
+        self.in_head, self.keep, self.ended = False, True, True
+        if not exchange.responding(status):
+            end = b"Connection: close\r\n\r\n"
+        else:
+            end = b"\r\n" if head.http11 else b"Connection: keep-alive\r\n\r\n"
+        transport = exchange.protocol.transport
+        if len(data) <= SMALL:  # one small copy is cheaper than writev
+            transport.write(b"".join((STATUS_LINES[status], lines, exchange.extra, end, data[at:])))
+        else:
+            transport.writelines((b"".join((STATUS_LINES[status], lines, exchange.extra, end)), data[at:]))
+        self._finish()
+        return True
 
     def _pass_on(self, exchange: Exchange) -> None:
         """Write what the parser made of one read, and see where that leaves the answer."""

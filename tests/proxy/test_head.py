@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.head import Fields, Head, repeated, section_of
 from gateway.proxy.headers import CANDIDATES, R_PASS, RequestKinds, ResponseKinds
+from gateway.proxy.plain import whole_answer
 
 NAMES = [b"Accept", b"X-Thing", b"Cookie", b"Connection", b"X-Auth-Request-User", b"x_auth_request_user", b"Set-Cookie"]
 MARKS = b"abc:=;, \t\r\n\x00\x7f\xff/?#%\"'()[]"
@@ -146,3 +147,94 @@ def test_the_lines_that_mean_something_in_an_answer_are_the_ones_that_the_parser
     lines = (line.partition(b":") for line in CANDIDATES.findall(raw[16:end]))
     found = [(name[1:], value.strip(b" \t")) for name, _, value in lines if kinds[name]]
     assert found == [header for header in seen.headers if kinds[header[0]] != R_PASS]
+
+
+class WholeAnswer(SeenAnswer):
+    """What llhttp reads of a whole answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = b""
+        self.parser = httptools.HttpResponseParser(self)
+        self.keeps = False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.keeps = self.parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [*NAMES, b"Date", b"Content-Type", b"Content-Length", b"content-length", b"CONTENT-LENGTH", b"Connection"]
+            + [b"COnnection", b"Transfer-Encoding", b"Keep-Alive", b"TE", b"Trailer", b"Upgrade", b"X-Gateway-Error"]
+            + [b"x-gateway-error", b"x-g", b"Proxy-Authenticate", b"X-Powered-By", b"ETag", b"", b"A b", b"A\x00"]
+        ),
+        st.sampled_from([b": ", b":", b":\t ", b" : "]),
+        st.sampled_from(
+            [b"2", b"02", b"3", b"keep-alive", b"close", b"chunked", b"x, y", b"", b"a\r b", b"a\x00b", b"\xff"]
+        ),
+        st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b" \r\n", b"\r\n "]),
+    ),
+    max_size=6,
+)
+
+
+@given(
+    st.sampled_from(
+        [
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200\r\n",
+            b"HTTP/1.0 200 OK\r\n",
+            b"HTTP/1.1 999 x\r\n",
+            b"HTTP/1.1 500 \r\n",
+        ]
+    ),
+    LINES,
+    st.sampled_from([b"ok", b"", b"okk", b"o"]),
+)
+def test_an_answer_that_is_taken_without_the_parser_is_one_that_the_parser_takes_alike(
+    first: bytes, lines: list[tuple[bytes, bytes, bytes, bytes]], body: bytes
+) -> None:
+    for length in (b"Content-Length: 2\r\n", b""):
+        data = first + b"".join(map(b"".join, lines)) + length + b"\r\n" + body
+        plain = whole_answer(data, 65536)
+        if plain is None:
+            continue
+        seen = WholeAnswer()
+        seen.parser.feed_data(data)
+        status, kept, at = plain
+        assert (status, data[at:], seen.complete) == (seen.parser.get_status_code(), seen.body, 1)
+        assert seen.keeps
+        known = [line.partition(b":") for line in kept.split(b"\r\n")[:-1]]
+        assert [(name, value.strip(b" \t")) for name, _, value in known] == [
+            header for header in seen.headers if header[0].lower() != b"connection"
+        ]
+        passing = {b"content-length"}
+        assert all(name.lower() in passing or ResponseKinds()[name] == R_PASS for name, _, _ in known)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"COnnection: close", b"CONNECTION: x", b"Connection: close", b"connection: upgrade", b"X-GATEWAY-Error: x",
+        b"Content-LENGTH: 2", b"CONTENT-Length: 2", b"Transfer-Encoding: chunked", b"trailer: x", b"Keep-Alive: 5",
+        b"Proxy-Connection: x", b" folded: x", b"A : b", b"A: b\rc", b"A: \x00", b"A: \x7f",
+    ],
+)  # fmt: skip
+def test_a_line_that_means_something_is_left_to_the_parser(line: bytes) -> None:
+    for data in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + line + b"\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n" + line + b"\r\n\r\nok",
+    ):
+        assert whole_answer(data, 65536) is None
+
+
+def test_a_head_beyond_the_limit_is_left_to_the_parser() -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    assert whole_answer(data, len(data) - 2) is not None
+    assert whole_answer(data, len(data) - 3) is None
