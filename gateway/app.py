@@ -10,23 +10,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from gateway.api import Clients, RefreshCookie, Services, create_api
+from gateway.api import Clients, Services, create_api
 from gateway.api.management import Management, create_management
 from gateway.api.oauth import Revoker
+from gateway.backends import Backends
+from gateway.cookies import Cookies
 from gateway.errors import NoRoute
 from gateway.gate import Gate
-from gateway.grants import Grants, Limits
+from gateway.grants import Grants, Limits, TokenSet
 from gateway.identity import Provider, UsersFile, Webhook
+from gateway.identity.current import CurrentProvider
 from gateway.identity.passwords import PasswordPool
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
+from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
-from gateway.proxy.upstream import Upstream, UpstreamGroup
+from gateway.proxy.trust import trust
 from gateway.sessions.connect import Endpoint, open_client, parse_url
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
@@ -43,6 +47,17 @@ _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
+    "table",
+    "kinds",
+    "identity",
+    "trusts",
+    "max_header_bytes",
+    "max_body_bytes",
+    "max_connections",
+    "header_timeout",
+    "keepalive_timeout",
+)
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
 
 
@@ -94,9 +109,16 @@ class Worker:
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
-        self.provider = open_provider(settings)
+        self.provider = CurrentProvider(open_provider(settings))
         self.passwords = PasswordPool()
-        self.gate = Gate(self.verifier, self.liveness, self.store.mark_used)
+        self.cookies = make_cookies(settings)
+        self.gate = Gate(
+            self.verifier,
+            self.liveness,
+            self.store.mark_used,
+            access_cookie=settings.cookies.access,
+            issuer=tokens.issuer,
+        )
         self.grants = Grants(
             self.provider,
             self.store,
@@ -106,8 +128,9 @@ class Worker:
             settings.identity.recheck_on_refresh,
             self.telemetry,
         )
-        self.upstreams: list[UpstreamGroup] = []
+        self.backends = Backends(self.loop, self.telemetry)
         self.plane = self._plane()
+        self.backends.settle(taken=True)
         self.api = create_api(self._services())
         self.management = create_management(self._management())
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,9 +144,9 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for upstream in self.upstreams:
-            upstream.close()
+        self.backends.close()
         self.plane.wheel.stop()
+        self.plane.streams.stop()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -138,6 +161,28 @@ class Worker:
     async def reload_keys(self) -> Mapping[str, Any]:
         """Read the key directory again. Raises BadKey."""
         return self.keys.reload(self.signer, self.verifier, self.refresh_tokens)
+
+    def take_up(self, settings: Settings, provider: Provider) -> None:
+        """Let whatever comes from here on meet these settings, and the keys as they are by now.
+
+        Raises BadKey, SettingsError, ValueError or OSError, and then nothing has changed.
+        """
+        before, self.settings = self.settings, settings
+        old_cookies, self.cookies = self.cookies, make_cookies(settings)
+        try:
+            fresh = self._plane()
+            self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
+        except BaseException:
+            self.settings, self.cookies = before, old_cookies
+            self.backends.settle(taken=False)
+            raise
+        for name in RELOADED:
+            setattr(self.plane, name, getattr(fresh, name))
+        if cookie_path(before) != cookie_path(settings):
+            self.plane.renewer = fresh.renewer
+        self.provider.replace(provider)
+        self.api = create_api(self._services())
+        self.backends.settle(taken=True)
 
     async def _flush(self) -> None:
         while True:
@@ -179,40 +224,41 @@ class Worker:
             header_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
             control_meter=self.telemetry.route("control"),
+            renewer=self._renewer(),
+            leeway=settings.tokens.leeway,
         )
+
+    def _renewer(self) -> Renewer:
+        async def refresh(token: bytes, ip: str, request_id: str) -> TokenSet:
+            return await self.grants.refresh(token, ip, request_id=request_id)
+
+        async def counter(session_id: str) -> int | None:
+            session = await self.store.get(session_id)
+            return None if session is None else session.counter
+
+        return Renewer(refresh, self.refresh_tokens.read, counter, self.cookies, time.time, self.loop)
 
     def _table(self) -> RouteTable:
         control = [Route(name="control", path=path, rule=OPEN, raw=path in RAW_PATHS) for path in CONTROL_PATHS]
         return RouteTable([*control, *(self._route(route) for route in self.settings.routes)])
 
     def _route(self, route: RouteSettings) -> Route:
-        group = UpstreamGroup(
-            [
-                Upstream(
-                    str(origin),
-                    origin.host,
-                    origin.port,
-                    loop=self.loop,
-                    connect_timeout=route.connect_timeout,
-                    meters=self.telemetry,
-                )
-                for origin in route.upstream
-            ]
-        )
-        self.upstreams.append(group)
         name = route.host + route.path
         return Route(
             name=name,
             path=route.path.encode(),
             host=route.host.encode(),
             rule=access_rule(route),
-            upstream=group.upstreams[0] if len(group.upstreams) == 1 else group,
+            upstream=self.backends.group(route),
             meter=self.telemetry.route(name),
             methods=frozenset(method.encode() for method in route.methods),
             strip_prefix=route.strip_prefix.encode(),
             forward_authorization=route.forward_authorization,
             response_timeout=route.response_timeout,
             idle_timeout=route.idle_timeout,
+            refreshes=route.on_expired == "refresh",
+            keeps_streams=route.on_stream_expiry == "keep",
+            replay_buffer=route.replay_buffer,
         )
 
     def _services(self) -> Services:
@@ -236,7 +282,7 @@ class Worker:
             telemetry=self.telemetry,
             issuer=settings.tokens.issuer,
             realm=settings.tokens.audience,
-            cookie=RefreshCookie(settings.cookies.refresh, cookie_path(settings)),
+            cookies=self.cookies,
             clients=Clients(settings.introspection.clients, self.passwords.verify),
             match=match,
             identity_headers=lambda claims: identity_headers(spec, claims.raw),
@@ -264,6 +310,7 @@ class Gateway:
         self._load = load
         self._run_directory = run_directory
         self.worker: Worker | None = None
+        self.reread: Callable[[], Settings] = load
         self.on_start: Callable[[Worker], Any] | None = None
         self.on_stop: Callable[[], Any] | None = None
 
@@ -347,30 +394,12 @@ def access_rule(route: RouteSettings) -> AccessRule:
     )
 
 
+def make_cookies(settings: Settings) -> Cookies:
+    return Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
+
+
 def cookie_path(settings: Settings) -> str:
     """Return the refresh cookie's Path: /auth, or / where routes refresh by themselves or its name asks for it."""
     refreshing = any(route.on_expired == "refresh" for route in settings.routes)
-    return "/" if refreshing or settings.cookies.refresh.startswith("__Host-") else "/auth"
-
-
-def trust(networks: Any) -> Callable[[str], bool]:
-    """Return whether an address lies in one of the networks; remembers a few thousand answers."""
-    known: dict[str, bool] = {}
-
-    def trusted(host: str) -> bool:
-        if host not in known:
-            if len(known) >= 4096:
-                known.clear()
-            known[host] = _within(host, networks)
-        return known[host]
-
-    return trusted
-
-
-def _within(host: str, networks: Any) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:  # a unix socket has no address
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)
+    everywhere = refreshing or settings.cookies.access or settings.cookies.refresh.startswith("__Host-")
+    return "/" if everywhere else "/auth"

@@ -7,7 +7,9 @@ headers    what becomes of each header on the way through: pure functions over r
 paths      the one normal form of a path, and which paths are refused: pure
 routes     the compiled route table: pure
 connection one connection to a backend
-upstream   pools of upstream connections
+upstream   the pool of connections to one address of a backend
+balancer   which backend of a route gets an exchange, and who waits
+resolver   names of backends and the addresses behind them
 head       a request head, read and routed
 wheel      one timer for every deadline of a worker
 plane      what all connections of a worker share
