@@ -1,7 +1,9 @@
 """An authenticating reverse proxy: it signs users in, checks every request's token, and ends sessions at once.
 
     cli         the command line
+    server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
     app         the composition root: the only file that knows every room
+    backends    what routes say of their backends, as groups of upstreams
     settings/   one TOML file, the environment and mounted secrets, read once
     proxy/      the data plane: requests of clients, passed to backends
     api/        the control plane: sign-in, refresh, sessions, revocation, management

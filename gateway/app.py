@@ -12,28 +12,29 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from gateway.api import Clients, Services, create_api
 from gateway.api.management import Management, create_management
 from gateway.api.oauth import Revoker
+from gateway.backends import Backends
 from gateway.cookies import Cookies
 from gateway.errors import NoRoute
 from gateway.gate import Gate
 from gateway.grants import Grants, Limits, TokenSet
 from gateway.identity import Provider, UsersFile, Webhook
+from gateway.identity.current import CurrentProvider
 from gateway.identity.passwords import PasswordPool
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
-from gateway.proxy.upstream import Upstream, UpstreamGroup
+from gateway.proxy.trust import trust
 from gateway.sessions.connect import Endpoint, open_client, parse_url
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, read_keys, read_users
+from gateway.settings import Settings, SettingsError, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
 from gateway.tokens.access import AccessRule
@@ -46,6 +47,17 @@ _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
+    "table",
+    "kinds",
+    "identity",
+    "trusts",
+    "max_header_bytes",
+    "max_body_bytes",
+    "max_connections",
+    "header_timeout",
+    "keepalive_timeout",
+)
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
 
 
@@ -97,9 +109,9 @@ class Worker:
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
-        self.provider = open_provider(settings)
+        self.provider = CurrentProvider(open_provider(settings))
         self.passwords = PasswordPool()
-        self.cookies = Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
+        self.cookies = make_cookies(settings)
         self.gate = Gate(
             self.verifier,
             self.liveness,
@@ -116,8 +128,9 @@ class Worker:
             settings.identity.recheck_on_refresh,
             self.telemetry,
         )
-        self.upstreams: list[UpstreamGroup] = []
+        self.backends = Backends(self.loop, self.telemetry)
         self.plane = self._plane()
+        self.backends.settle(taken=True)
         self.api = create_api(self._services())
         self.management = create_management(self._management())
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,8 +144,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for upstream in self.upstreams:
-            upstream.close()
+        self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
         await self.liveness.close()
@@ -150,6 +162,28 @@ class Worker:
         """Read the key directory again. Raises BadKey."""
         return self.keys.reload(self.signer, self.verifier, self.refresh_tokens)
 
+    def take_up(self, settings: Settings, provider: Provider) -> None:
+        """Let whatever comes from here on meet these settings, and the keys as they are by now.
+
+        Raises BadKey, SettingsError, ValueError or OSError, and then nothing has changed.
+        """
+        before, self.settings = self.settings, settings
+        old_cookies, self.cookies = self.cookies, make_cookies(settings)
+        try:
+            fresh = self._plane()
+            self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
+        except BaseException:
+            self.settings, self.cookies = before, old_cookies
+            self.backends.settle(taken=False)
+            raise
+        for name in RELOADED:
+            setattr(self.plane, name, getattr(fresh, name))
+        if cookie_path(before) != cookie_path(settings):
+            self.plane.renewer = fresh.renewer
+        self.provider.replace(provider)
+        self.api = create_api(self._services())
+        self.backends.settle(taken=True)
+
     async def _flush(self) -> None:
         while True:
             self.telemetry.store_up(self.liveness.up)
@@ -164,7 +198,7 @@ class Worker:
                 if self.keys.changed():
                     await self.reload_keys()
                     audit("keys_reloaded", by="watch")
-            except (BadKey, ValueError, OSError) as error:
+            except (BadKey, SettingsError, OSError) as error:
                 _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
                 await asyncio.sleep(10 * FLUSH_SECONDS)
 
@@ -210,27 +244,13 @@ class Worker:
         return RouteTable([*control, *(self._route(route) for route in self.settings.routes)])
 
     def _route(self, route: RouteSettings) -> Route:
-        group = UpstreamGroup(
-            [
-                Upstream(
-                    str(origin),
-                    origin.host,
-                    origin.port,
-                    loop=self.loop,
-                    connect_timeout=route.connect_timeout,
-                    meters=self.telemetry,
-                )
-                for origin in route.upstream
-            ]
-        )
-        self.upstreams.append(group)
         name = route.host + route.path
         return Route(
             name=name,
             path=route.path.encode(),
             host=route.host.encode(),
             rule=access_rule(route),
-            upstream=group.upstreams[0] if len(group.upstreams) == 1 else group,
+            upstream=self.backends.group(route),
             meter=self.telemetry.route(name),
             methods=frozenset(method.encode() for method in route.methods),
             strip_prefix=route.strip_prefix.encode(),
@@ -291,6 +311,7 @@ class Gateway:
         self._load = load
         self._run_directory = run_directory
         self.worker: Worker | None = None
+        self.reread: Callable[[], Settings] = load
         self.on_start: Callable[[Worker], Any] | None = None
         self.on_stop: Callable[[], Any] | None = None
 
@@ -374,31 +395,12 @@ def access_rule(route: RouteSettings) -> AccessRule:
     )
 
 
+def make_cookies(settings: Settings) -> Cookies:
+    return Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
+
+
 def cookie_path(settings: Settings) -> str:
     """Return the refresh cookie's Path: /auth, or / where routes refresh by themselves or its name asks for it."""
     refreshing = any(route.on_expired == "refresh" for route in settings.routes)
     everywhere = refreshing or settings.cookies.access or settings.cookies.refresh.startswith("__Host-")
     return "/" if everywhere else "/auth"
-
-
-def trust(networks: Any) -> Callable[[str], bool]:
-    """Return whether an address lies in one of the networks; remembers a few thousand answers."""
-    known: dict[str, bool] = {}
-
-    def trusted(host: str) -> bool:
-        if host not in known:
-            if len(known) >= 4096:
-                known.clear()
-            known[host] = _within(host, networks)
-        return known[host]
-
-    return trusted
-
-
-def _within(host: str, networks: Any) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:  # a unix socket has no address
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)

@@ -223,6 +223,18 @@ def _check_tls(settings: Settings) -> str:
     return str(server.tls_cert)
 
 
+def _check_backends(settings: Settings) -> str:
+    from gateway.backends import client_context
+
+    secure = [(n, route) for n, route in enumerate(settings.routes) if route.upstream[0].scheme == "https"]
+    for position, route in secure:
+        try:
+            client_context(route.upstream_ca, route.upstream_cert, route.upstream_key)
+        except ValueError as error:
+            raise ValueError(f"routes.{position}.{error}") from None
+    return f"{len(settings.routes)} routes, {len(secure)} of them to https"
+
+
 def _check_identity(settings: Settings) -> str:
     from gateway.app import open_provider
 
@@ -275,6 +287,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "files": _check_files,
     "keys": _check_keys,
     "tls": _check_tls,
+    "backends": _check_backends,
     "identity": _check_identity,
     "introspection": _check_clients,
     "redis": _check_redis,

@@ -82,6 +82,11 @@ class Grants:
         self._telemetry = telemetry
         self._clock = clock
 
+    def take_up(self, limits: Limits, recheck: bool) -> None:
+        """Go by these from here on (a reload)."""
+        self._limits = limits
+        self._recheck = recheck
+
     async def login(
         self, username: str, password: str, device: str, ip: str, user_agent: str, *, request_id: str = ""
     ) -> TokenSet:

@@ -17,33 +17,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
 
 from gateway.app import Gateway, Worker
 from gateway.demo import backend as sample_backend
 from gateway.demo import introduction
-from gateway.settings import Settings, load, sample
+from gateway.drain import Server
+from gateway.reload import merge, refused
+from gateway.settings import Settings, SettingsError, check_files, load, sample
+from gateway.supervisor import Supervisor
 from gateway.telemetry import configure_logging
 from gateway.tokens.keyring import generate, generate_refresh
 
 DEMO_ALGORITHM = "ES256"
-CONFIG_PATH = "TOKENGATE_INTERNAL_CONFIG"
-RUN_DIRECTORY = "TOKENGATE_INTERNAL_RUN"
 BACKLOG = 4096
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, ending with status 0 when it was asked to end."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle_exit)
-        yield
 
 
 class Inner(uvicorn.Server):
@@ -67,7 +60,6 @@ class Beside:
             server = Inner(_plain(app))
             self._servers.append(server)
             self._tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
-        _on_signal(worker)
 
     async def stop(self) -> None:
         for server in self._servers:
@@ -76,23 +68,50 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. `config` is read again by each further process."""
+    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
+    environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
+    read = partial(load, config, environ)
     if number == 1:
-        return _run(gateway(lambda: settings, None), settings)
-    run_directory = tempfile.mkdtemp(prefix="tokengate-")
-    os.environ[RUN_DIRECTORY] = run_directory
-    if config is not None:
-        os.environ[CONFIG_PATH] = str(config)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has its own answer
+        return _run(gateway(lambda: settings, read, None), settings)
+    run_directory = Path(tempfile.mkdtemp(prefix="tokengate-"))
     try:
-        options = _options(settings)
-        supervised = uvicorn.Config("gateway.server:child", factory=True, workers=number, **options)
-        listener = listen(settings.server.bind.host, settings.server.bind.port)
-        Multiprocess(supervised, sockets=[listener]).run()
+        return _supervise(settings, read, run_directory, number)
     finally:
         shutil.rmtree(run_directory, ignore_errors=True)
-    return 0
+
+
+@dataclass(frozen=True)
+class Child:
+    """Makes the application of one of several worker processes, in that process (called by uvicorn)."""
+
+    settings: Settings = field(repr=False)
+    read: Callable[[], Settings] = field(repr=False)
+    run_directory: Path
+
+    def __call__(self) -> Gateway:
+        configure_logging(sys.stderr, self.settings.log.level)
+        return gateway(lambda: self.settings, self.read, self.run_directory)
+
+
+def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: Path, number: int) -> int:
+    def reread() -> Child | None:
+        try:
+            found = read()
+            check_files(found)
+        except SettingsError as error:
+            refused("; ".join(error.lines))
+            return None
+        return Child(merge(settings, found)[0], read, run_directory)
+
+    options = _options(settings)
+    config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
+    listener = listen(settings.server.bind.host, settings.server.bind.port)
+    supervisor = Supervisor(config, [listener], Server, reread)
+    supervisor.run()
+    return STARTUP_FAILURE if supervisor.failed else 0
 
 
 def demo() -> int:
@@ -113,27 +132,21 @@ def demo() -> int:
         def beside(worker: Worker) -> list[tuple[Any, socket.socket]]:
             return [(sample_backend, listen(backend.host, backend.port))]
 
-        app = gateway(lambda: settings, None, beside)
+        app = gateway(lambda: settings, lambda: settings, None, beside)
         sys.stdout.write(introduction(settings.tokens.issuer, str(settings.management.bind)))
         sys.stdout.flush()
         return _run(app, settings)
 
 
-def child() -> Gateway:
-    """Make the application of one of several worker processes (called by uvicorn in each)."""
-    path = os.environ.get(CONFIG_PATH)
-    settings = load(Path(path) if path else None, os.environ)
-    configure_logging(sys.stderr, settings.log.level)
-    return gateway(lambda: settings, Path(os.environ[RUN_DIRECTORY]))
-
-
 def gateway(
     settings: Callable[[], Settings],
+    reread: Callable[[], Settings],
     run_directory: Path | None,
     more: Callable[[Worker], list[tuple[Any, socket.socket]]] | None = None,
 ) -> Gateway:
     """Return the application with its management listener, and with `more` beside it."""
     made = Gateway(settings, run_directory)
+    made.reread = reread
 
     def listeners(worker: Worker) -> list[tuple[Any, socket.socket]]:
         bind = worker.settings.management.bind
@@ -149,7 +162,7 @@ def _run(app: Gateway, settings: Settings) -> int:
     listener = listen(settings.server.bind.host, settings.server.bind.port)
     server = Server(uvicorn.Config(app, **_options(settings)))
     server.run(sockets=[listener])
-    return 0 if server.started else 3
+    return 0 if server.started else STARTUP_FAILURE
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -165,7 +178,6 @@ def _options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "backlog": BACKLOG,
-        "timeout_graceful_shutdown": max(1, round(server.drain_timeout)),
         "ssl_certfile": str(server.tls_cert) if server.tls_cert else None,
         "ssl_keyfile": str(server.tls_key) if server.tls_key else None,
     }
@@ -200,15 +212,3 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
     listener.set_inheritable(True)
     return listener
-
-
-def _on_signal(worker: Worker) -> None:
-    """Tell a worker at the signal that it drains, so that readyz says so while requests finish."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def drain(number: int, frame: Any) -> None:
-        worker.plane.draining = True
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGTERM, drain)

@@ -8,11 +8,14 @@ paths      the one normal form of a path, and which paths are refused: pure
 routes     the compiled route table: pure
 connection one connection to a backend
 plain      the plainest answer, read without a parser: pure
-upstream   pools of upstream connections
+upstream   the pool of connections to one address of a backend
+balancer   which backend of a route gets an exchange, and who waits
+resolver   names of backends and the addresses behind them
 raw_head   where a head begins and ends in what was read: pure
 renewal    a refresh inside the gateway
 streams    long streams end with their session
 tunnel     WebSocket and other upgrades
+trust      whose X-Forwarded-* is believed
 proxy_protocol  who the client is, as a load balancer in front says
 head       a request head, read and routed
 wheel      one timer for every deadline of a worker

@@ -291,14 +291,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.unusable = True
             self.transport.abort()
             return
-        if self.raw_left:
-            self._raw_body(exchange, data)
-            return
-        if self.tunnel is not None:
-            self.tunnel.from_upstream(data)
-            return
-        if exchange.renewed is not None:
-            exchange.confirm(self, data)
+        if self.raw_left or self.tunnel is not None or exchange.renewed is not None:
+            self._unparsed(exchange, data)
             return
         if self.in_head:
             if not self.raw and self._plain(exchange, data):
@@ -319,6 +313,15 @@ class UpstreamConnection(asyncio.Protocol):
                 self._invalid(error)
         else:
             self._pass_on(exchange)
+
+    def _unparsed(self, exchange: Exchange, data: bytes) -> None:
+        """Take what no parser is to see, or not yet."""
+        if self.raw_left:
+            self._raw_body(exchange, data)
+        elif self.tunnel is not None:
+            self.tunnel.from_upstream(data)
+        else:
+            exchange.confirm(self, data)
 
     def _plain(self, exchange: Exchange, data: bytes) -> bool:
         """Pass on what is one whole plain answer; False where it takes a parser."""

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gateway import errors
 from gateway.errors import GatewayError, answer
 from gateway.gate import ALIVE
-from gateway.proxy.head import Head
+from gateway.proxy.head import Fields, Head
 from gateway.proxy.headers import forwarded_block, nominated, without
 from gateway.proxy.renewal import Renewed
-from gateway.proxy.tunnel import Tunnel, asked, bearer_subprotocol
+from gateway.proxy.tunnel import GOING_AWAY, SIGNED_OUT, Tunnel, asked, bearer_subprotocol
 from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
@@ -349,10 +349,11 @@ class Exchange:
             self.place = -1
         if self.tunnel is not None and self.tunnel.opened:
             self.protocol.wait_for(GOODBYE_SECONDS)
-            self.tunnel.end(ENDINGS.get(reason, reason))
+            self.tunnel.end(GOING_AWAY if reason == "drain" else SIGNED_OUT, ENDINGS.get(reason, reason))
         elif not self.answered and self.claims is not None:
             self.keep_alive = False
-            self.refuse(errors.ExpiredToken(self.claims) if reason == "expired" else errors.RevokedToken(reason))
+            endings = {"expired": errors.ExpiredToken(self.claims), "drain": errors.Draining()}
+            self.refuse(endings.get(reason) or errors.RevokedToken(reason))
         elif self.protocol.write_paused or not self.head.http11:
             self.abort()
         else:  # what was written still goes out; that no end of the body follows tells the client
@@ -384,7 +385,13 @@ class Exchange:
         """Return the head from its second line on, up to the value of X-Request-Id, and keep it."""
         head, route, protocol, claims = self.head, self.route, self.protocol, self.claims
         fields, plain = head.fields, self.tunnel is None
-        lines = fields.lines if not fields.hop else without(fields.lines, nominated(fields.hop) - PROTECTED)
+        lines = fields.lines
+        if fields.kinds is not self.plane.kinds:  # a reload has named other identity headers since
+            again = Fields(fields.headers)
+            again.sort(self.plane.kinds, self.plane.own_cookies)
+            lines = again.lines
+        if fields.hop:
+            lines = without(lines, nominated(fields.hop) - PROTECTED)
         host = fields.host or self.upstream.authority
         tail = b"".join(
             (
@@ -514,7 +521,8 @@ class Exchange:
         self.status = status
         if not self.whole or self.tunnel is not None:  # an early answer, or no upgrade: what comes is not waited for
             self.keep_alive = False
-        return self.keep_alive and not self.plane.draining
+        self.keep_alive = self.keep_alive and not self.plane.draining
+        return self.keep_alive
 
     def progressed(self) -> None:
         """Something came: the next piece has its full time again."""

@@ -56,6 +56,7 @@ class Fields:
     tracestates: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
+    kinds: RequestKinds | None = None
 
     def __init__(self, headers: RawHeaders) -> None:
         self.headers = headers
@@ -64,6 +65,7 @@ class Fields:
     def sort(self, kinds: RequestKinds, own_cookies: tuple[bytes, ...]) -> None:
         """Sort the client's headers into what the backend gets and what the gateway acts on. Raises BadRequest."""
         lines = self.lines
+        self.kinds = kinds
         for name, value in self.headers:
             kind = kinds[name]
             if not kind:

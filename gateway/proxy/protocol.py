@@ -468,7 +468,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.active = None
         if self.closed:
             return
-        if not keep_alive or self.plane.draining:
+        if not keep_alive:
             self.close_gracefully()
         elif self.queue:
             if not self.pumping:

@@ -3,7 +3,8 @@
 Laws:
 - The upgrade is a request like any other until the backend answers 101; only then does a tunnel begin.
 - Whoever is slower pauses the other side; what waits for the 101 is bounded.
-- A WebSocket whose session or token ends is told why: a Close frame with code 4401 at a frame's boundary.
+- A WebSocket whose session or token ends is told why: a Close frame with code 4401 at a frame's boundary;
+  one that a drain ends gets 1001.
 
 States:  asked -> open -> ending -> closed.  A backend that answers anything but 101 leaves a plain answer.
 """
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
 HELD = 65536  # bytes that a client may send before the 101
-CLOSE_CODE = 4401
+SIGNED_OUT = 4401  # the session or the token has ended
+GOING_AWAY = 1001  # RFC 6455 7.4.1
 REFUSED = (b"h2c", b"h2", b"http/", b"tls/")  # another HTTP inside would carry requests past the gate
 
 
@@ -126,13 +128,13 @@ class Tunnel:
         self.exchange.protocol.transport.write(data)
         self.exchange.progressed()
 
-    def end(self, reason: str) -> None:
+    def end(self, code: int, reason: str) -> None:
         """Close from our side: a Close frame for a WebSocket, as soon as it can stand, then the connection."""
         if not self.opened or self._frames is None:
             self.exchange.abort()
             return
         text = reason.encode()[:120]
-        self._ending = b"\x88" + bytes([len(text) + 2]) + struct.pack("!H", CLOSE_CODE) + text
+        self._ending = b"\x88" + bytes([len(text) + 2]) + struct.pack("!H", code) + text
         if self._frames.between:
             self._say_goodbye()
 

@@ -84,6 +84,10 @@ def check_files(settings: Settings) -> None:
     server, redis = settings.server, settings.redis
     private = {"server.tls_key": server.tls_key, "redis.tls_key": redis.tls_key}
     public = {"server.tls_cert": server.tls_cert, "redis.tls_cert": redis.tls_cert, "redis.tls_ca": redis.tls_ca}
+    for position, route in enumerate(settings.routes):
+        private[f"routes.{position}.upstream_key"] = route.upstream_key
+        public[f"routes.{position}.upstream_cert"] = route.upstream_cert
+        public[f"routes.{position}.upstream_ca"] = route.upstream_ca
     checks: list[tuple[str, Callable[[], object]]] = [
         ("tokens.signing_keys", partial(files.read_directory, settings.tokens.signing_keys)),
         *((key, partial(files.check_private, path)) for key, path in private.items() if path),

@@ -66,8 +66,10 @@ class Server(Section):
     """For a whole request head to arrive."""
     keepalive_timeout: Timeout = written("75s")
     """How long an idle connection is kept."""
+    drain_delay: Duration = written("0s")
+    """How long new connections are still taken at shutdown, while load balancers see /readyz say 503."""
     drain_timeout: Duration = written("25s")
-    """How long requests in flight may take to finish at shutdown; Kubernetes kills after 30 s."""
+    """How long requests in flight may take after that; Kubernetes kills 30 s after the first signal."""
     tls_cert: Path | None = None
     """The certificate chain (PEM); without it the listener speaks plain HTTP."""
     tls_key: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -11,6 +12,7 @@ from gateway.settings.values import (
     BufferSize,
     IssuerUrl,
     Method,
+    Number,
     RouteHost,
     RoutePath,
     ScopeToken,
@@ -41,7 +43,17 @@ class Route(Section):
     host: RouteHost = written("")
     """The host that this route is for; any by default."""
     upstream: Annotated[tuple[Backend, ...], BeforeValidator(listed), Field(min_length=1)]
-    """Origins of the backend's replicas."""
+    """Origins of the backend's replicas; a name with several addresses is several replicas."""
+    upstream_ca: Path | None = None
+    """For https:// origins: authorities (PEM) that vouch for the backend; the system's by default."""
+    upstream_cert: Path | None = None
+    """The client certificate (PEM) that the backend is shown."""
+    upstream_key: Path | None = None
+    """The key of the client certificate (PEM)."""
+    max_connections: Annotated[Number, Field(ge=1)] = 1024
+    """Connections of a worker to each replica; a request that finds none free waits for one."""
+    max_waiting: Annotated[Number, Field(ge=0)] = 4096
+    """Requests of a worker that may wait; one more is answered with 503 overloaded."""
     auth: Literal["required", "optional", "none"] = "required"
     """Whether an access token must, may or need not be presented."""
     methods: Annotated[tuple[Method, ...], BeforeValidator(listed)] = ()

@@ -126,8 +126,15 @@ def _route(key: str, route: Route) -> Lines:
         yield f'{key}.auth: found "none" beside roles_any or scopes_all; "required" or "optional" is allowed'
     if route.strip_prefix and not _is_under(route.path.rstrip("/"), route.strip_prefix.rstrip("/")):
         yield f'{key}.strip_prefix: found "{route.strip_prefix}"; a beginning of the path "{route.path}" is allowed'
-    if len({origin.scheme for origin in route.upstream}) > 1:
+    schemes = {origin.scheme for origin in route.upstream}
+    if len(schemes) > 1:
         yield f"{key}.upstream: found http:// and https://; one of the two is allowed"
+    if "https" not in schemes and (route.upstream_ca or route.upstream_cert or route.upstream_key):
+        yield f"{key}.upstream: found an origin without TLS beside upstream_ca, _cert or _key; https:// is allowed"
+    if route.upstream_cert and not route.upstream_key:
+        yield f"{key}.upstream_key: is missing; {key}.upstream_cert needs its key"
+    if route.upstream_key and not route.upstream_cert:
+        yield f"{key}.upstream_cert: is missing; {key}.upstream_key needs its certificate"
     if len(set(route.upstream)) < len(route.upstream):
         yield f"{key}.upstream: found an origin twice; each once is allowed"
 

@@ -215,6 +215,15 @@ def test_check_tells_a_certificate_that_is_none(config: Path, tmp_path: Path) ->
     assert "server.tls_cert: does not go with server.tls_key" in found.output
 
 
+def test_check_tells_an_authority_of_a_backend_that_is_none(config: Path, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.crt"
+    ca.write_text("no certificate")
+    route = {"path": "/api/", "upstream": ["https://orders"], "upstream_ca": str(ca)}
+    found = run("check", "--config", str(config), TOKENGATE_ROUTES=json.dumps([route]))
+    assert found.exit_code == 1
+    assert f'routes.0.upstream_ca: "{ca}" is no use' in found.output
+
+
 def test_check_never_shows_the_password_of_redis(config: Path) -> None:
     result = run("check", "--config", str(config), TOKENGATE_REDIS__URL="redis://:hunter2@127.0.0.1:1/0")
     assert result.exit_code == 1

@@ -11,6 +11,8 @@ from gateway.settings import SettingsError, check_files, load, read_keys, read_u
 from gateway.settings.files import BadFile, read_secret
 from tests.settings.support import GOOD, environ, refused
 
+BACKEND = {"path": "/api/", "upstream": ["https://orders"]}
+
 TOKEN = "an-admin-token-of-good-length"
 
 
@@ -202,6 +204,7 @@ def test_every_file_that_is_missing_or_open_is_told_at_once(directory: Path) -> 
             server={"tls_cert": str(certificate), "tls_key": str(key)},
             redis={"url": "rediss://redis", "tls_ca": "/nowhere/ca.crt"},
             tokens={"signing_keys": "/nowhere/keys"},
+            routes=[{**BACKEND, "upstream_cert": str(certificate), "upstream_key": str(key)}],
         ),
     )
     with pytest.raises(SettingsError) as caught:
@@ -209,5 +212,6 @@ def test_every_file_that_is_missing_or_open_is_told_at_once(directory: Path) -> 
     assert [line.split(": ")[0] for line in caught.value.lines] == [
         "tokens.signing_keys",
         "server.tls_key",
+        "routes.0.upstream_key",
         "redis.tls_ca",
     ]

@@ -1,0 +1,150 @@
+"""Several worker processes that share one listening socket: started, watched, replaced, reloaded, ended.
+
+The processes and the question whether they still answer are uvicorn's; what differs from its supervisor:
+- SIGHUP is passed on, so that workers take up new settings as they serve: no process is replaced, no
+  connection ends, and the verified tokens and upstream connections of each stay warm.
+- A worker that cannot start again does not take the others with it: it is tried again.
+- Signals are met within TICK, and the end begins with the workers: the socket is closed here only when
+  they hold it, so that a client is never left with a connection that nobody accepts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
+
+_LOG = logging.getLogger("gateway.supervisor")
+
+TICK = 0.05  # seconds
+WATCH_SECONDS = 0.5
+PAUSE_SECONDS = 1.0  # between two starts of one worker
+START_SECONDS = 60.0  # a worker that does not serve by then hangs
+
+
+class WorkerProcess(Process):
+    """One worker. `make` makes its server, in the process itself."""
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], make: Callable[[uvicorn.Config], uvicorn.Server]
+    ) -> None:
+        super().__init__(config, sockets)
+        self._make = make
+        self.started_at = time.monotonic()
+        self.reload_due = self.was_ready = False
+
+    def look(self) -> bool:
+        """Tell whether the worker has come to serve, without waiting for one that starts."""
+        with suppress(OSError, EOFError):
+            self.parent_conn.send(b"ping")
+            while self.parent_conn.poll(0.01):
+                self.was_ready = bool(self.parent_conn.recv()) or self.was_ready
+        return self.was_ready
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = self._make(self.config)
+        return self._server
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has its own answer
+        super().target(sockets)
+
+
+class Supervisor(Multiprocess):
+    """Runs `config.workers` processes. `on_reload` returns the application of workers to come, or None: no reload."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        make: Callable[[uvicorn.Config], uvicorn.Server],
+        on_reload: Callable[[], Any],
+    ) -> None:
+        super().__init__(config, sockets)
+        self._make = make
+        self._on_reload = on_reload
+        self._watched_at = 0.0
+        self.failed = False
+
+    def init_processes(self) -> None:
+        self.processes = [self._start() for _ in range(self.processes_num)]
+
+    def run(self) -> None:
+        """Run until a signal ends it, or until none of the workers can start."""
+        self.init_processes()
+        while not self.should_exit.wait(TICK):
+            self.handle_signals()
+            if time.monotonic() - self._watched_at >= WATCH_SECONDS:
+                self.keep_subprocess_alive()
+                self._watched_at = time.monotonic()
+        self.terminate_all()
+        for listener in self.sockets:
+            listener.close()
+        self.join_all()
+
+    def keep_subprocess_alive(self) -> None:
+        for position, process in enumerate(self._workers()):
+            if self.should_exit.is_set():
+                return
+            if self._is_well(process):
+                self._pass_on_reload(process)
+            else:
+                self._replace(position, process)
+
+    def handle_hup(self) -> None:
+        app = self._on_reload()
+        if app is not None:
+            self.config.app = app
+            for process in self._workers():
+                process.reload_due = True
+                self._pass_on_reload(process)
+
+    def handle_ttin(self) -> None:
+        self.processes_num += 1
+        self.processes.append(self._start())
+
+    def _workers(self) -> list[WorkerProcess]:
+        return [process for process in self.processes if isinstance(process, WorkerProcess)]
+
+    def _is_well(self, process: WorkerProcess) -> bool:
+        if not process.process.is_alive():
+            return False
+        if process.look():
+            return process.is_alive(self.config.timeout_worker_healthcheck)
+        return time.monotonic() - process.started_at < START_SECONDS
+
+    def _start(self) -> WorkerProcess:
+        process = WorkerProcess(self.config, self.sockets, self._make)
+        process.start()
+        return process
+
+    def _pass_on_reload(self, process: WorkerProcess) -> None:
+        """Have a worker reload; one that is still starting does it once it serves."""
+        if process.reload_due and process.look() and process.pid is not None:
+            process.reload_due = False
+            with suppress(ProcessLookupError):  # it has just died, and is seen to next
+                os.kill(process.pid, signal.SIGHUP)
+
+    def _replace(self, position: int, process: WorkerProcess) -> None:
+        process.kill()  # it may hang
+        process.join()
+        if process.exitcode == STARTUP_FAILURE and not any(each.was_ready for each in self._workers()):
+            _LOG.error("no worker can start")
+            self.failed = True
+            self.should_exit.set()
+            return
+        if time.monotonic() - process.started_at < PAUSE_SECONDS:
+            return
+        _LOG.error("a worker died and is replaced", extra={"pid": process.pid, "status": process.exitcode})
+        self.processes[position] = self._start()
