@@ -214,7 +214,12 @@ class Site:
             "server": {"bind": f"127.0.0.1:{port}", "drain_timeout": "1s"},
             "management": {"bind": f"127.0.0.1:{management}", "admin_token": ADMIN_TOKEN},
             "redis": {"url": self.redis_url, "prefix": self.prefix},
-            "tokens": {"issuer": ISSUER, "audience": AUDIENCE, "signing_keys": str(self.directory / "keys")},
+            "tokens": {
+                "issuer": ISSUER,
+                "audience": AUDIENCE,
+                "signing_keys": str(self.directory / "keys"),
+                "max_sessions_per_user": 0,  # no test's login may end another's session
+            },
             "identity": {"provider": "users-file", "users_file": str(self.directory / "users.toml")},
             "limits": {"login_per_user": 0, "login_per_ip": 0, "refresh_per_session": 0},
         }

@@ -16,7 +16,7 @@ from tests.e2e.harness import Gateway, Site, route
 from tests.e2e.wire import Answer, Client, ask, json_request, request
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-_MADE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00")
+_MADE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 
 
 def seen(gateway: Gateway, backend: Backend, headers: list[tuple[str, str]], prefix: str = "/raw") -> Call:

@@ -182,9 +182,7 @@ def test_a_claim_stands_in_a_header_so_that_it_can_be_read_one_way_only(claim: o
     assert headers.encode_claim(claim) == value
 
 
-@given(
-    st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), lambda inner: st.lists(inner))
-)
+@given(st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists))
 def test_no_claim_can_break_out_of_its_header(claim: object) -> None:
     value = headers.encode_claim(claim)
     assert re.fullmatch(rb"[ -~]*", value)

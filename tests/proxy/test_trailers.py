@@ -84,7 +84,7 @@ def test_malformed_trailers_are_an_error(bad: bytes) -> None:
 def test_every_trace_is_valid_and_none_comes_twice() -> None:
     made = list(itertools.islice(new_traces(), 10 * TRACES)) + list(itertools.islice(new_traces(), 10 * TRACES))
     begin, end = b"\r\ntraceparent: ", b"\r\n\r\n"
-    assert all(trace.startswith(begin) and trace.endswith(b"-00" + end) for trace in made)
+    assert all(trace.startswith(begin) and trace.endswith(b"-01" + end) for trace in made)
     values = [trace[len(begin) : -len(end)] for trace in made]
     assert all(valid_traceparent(value) for value in values)
     assert len({value[3:35] for value in values}) == len(made)
