@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
-UNANSWERED = {errors.Unauthorized.code, errors.Draining.code}  # what no request is answered with
+UNANSWERED = {errors.Unauthorized.code}  # what no request is answered with
 MADE_BY_BENCH = {"benchmarks.json", "benchmarks.svg"}
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

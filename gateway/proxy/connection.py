@@ -159,6 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
         "raw",
         "raw_left",
         "rechunk",
+        "said",
         "served",
         "suspect",
         "switched",
@@ -181,7 +182,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.served = self.raw_left = 0
         self.lost = self.paused = self.unusable = self.switched = False
         self.tunnel: Tunnel | None = None
-        self.upgrade = self.suspect = b""
+        self.upgrade = self.suspect = self.said = b""
         self.announced: tuple[bytes, ...] = ()
         self.twin: TwinParser | None = None
         self._begin()
@@ -404,10 +405,10 @@ class UpstreamConnection(asyncio.Protocol):
     def _cleared(self, exchange: Exchange) -> bool:
         """Tell whether a 401 is to be passed on; one that says expired_token is met with a second try."""
         if not self.ended and self.suspect != EXPIRED:
-            if self.left > SUSPECT_BODY:
+            if self.left > SUSPECT_BODY or len(self.said) > SUSPECT_BODY:
                 self.suspect = b""
             return not self.suspect
-        if self.suspect == EXPIRED or says_expired(b"".join(self.out[1:])):
+        if self.suspect == EXPIRED or says_expired(self.said):
             self.exchange = None
             self.unusable = True
             self.transport.close()
@@ -460,7 +461,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
         if status == 401 and exchange.can_replay():
-            self.suspect = _verdict(raw[:end])
+            self.suspect, self.said = _verdict(raw[:end]), b""
         if status == 204 and self.left >= 0:  # RFC 9110 8.6
             fields = without_lines(fields, LENGTH)
         tail = self._framing(exchange, status)
@@ -552,6 +553,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.ended:
             self.unusable = True
             return
+        if self.suspect:
+            self.said += body
         if self.rechunk:
             self.out += (b"%x\r\n" % len(body), body, b"\r\n")
         else:

@@ -204,14 +204,21 @@ def test_an_answer_that_comes_late_puts_no_older_cookie_over_a_newer_one(
     assert late.all("set-cookie") == late.all("x-access-token") == []
 
 
+CHUNKED = EXPIRED.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+    len(EXPIRED_JSON),
+    EXPIRED_JSON,
+)
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
         EXPIRED,
+        CHUNKED,
         CHALLENGE,
         b"HTTP/1.1 401 No\r\nX-Gateway-Error: expired_token\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     ],
-    ids=["json", "challenge", "another gateway"],
+    ids=["json", "json in chunks", "challenge", "another gateway"],
 )
 def test_a_backend_that_says_expired_token_gets_the_request_once_more_with_a_new_one(
     lasting: Gateway, backend: Backend, refusal: bytes
