@@ -2,11 +2,14 @@
 
 protocol   the uvicorn HTTP protocol class: one client connection; API paths go to ASGI, routes upstream
 exchange   one request and its answer, in flight
+outgoing   what the backend gets: the head on its way out
+refusal    answers of the gateway's own
 control    one request of the control plane, handed to the ASGI application
 headers    what becomes of each header on the way through: pure functions over raw headers
 paths      the one normal form of a path, and which paths are refused: pure
 routes     the compiled route table: pure
 connection one connection to a backend
+trailers   the trailer section of an answer
 plain      the plainest answer, read without a parser: pure
 upstream   the pool of connections to one address of a backend
 balancer   which backend of a route gets an exchange, and who waits

@@ -10,7 +10,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import logging
 import re
@@ -34,6 +33,7 @@ from gateway.proxy.headers import (
     without_lines,
 )
 from gateway.proxy.plain import whole_answer
+from gateway.proxy.trailers import Trailers, TwinParser
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
@@ -47,7 +47,6 @@ RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the pars
 LENGTH = frozenset({b"content-length"})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 MAX_INTERIM = 32  # 1xx before an answer
-MAX_TRAILERS = 65536  # bytes after an answer's body that are read as trailers
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 STATUS_LINES = {
@@ -79,61 +78,6 @@ def says_expired(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(content, dict) and "expired_token" in (content.get("error"), content.get("code"))
-
-
-class Trailers:
-    """What a parser tells of an answer's trailer section (RFC 9112 7.1.2): the lines that were announced.
-
-    `quiet` is how many bytes came since the last one of the body.
-    """
-
-    __slots__ = ("_names", "ended", "head_over", "lines", "quiet")
-
-    def __init__(self, names: tuple[bytes, ...]) -> None:
-        self._names = frozenset(name.lower() for name in names)
-        self.lines: list[bytes] = []
-        self.quiet = 0
-        self.head_over = self.ended = False
-
-    def on_headers_complete(self) -> None:
-        self.head_over = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_over and not self.ended and name.lower() in self._names:
-            self.lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
-
-    def on_body(self, body: bytes) -> None:
-        self.quiet = 0
-
-    def on_message_complete(self) -> None:
-        self.ended = True
-
-
-class TwinParser:
-    """Stands in for the parser of an answer with trailers, so that one without costs nothing for them.
-
-    A second parser reads each piece first: what it found of the trailers is there when the first one is done.
-    """
-
-    __slots__ = ("_second", "first", "trailers")
-
-    def __init__(self, first: Any, trailers: Trailers, begun: bytes) -> None:
-        self.first = first
-        self.trailers = trailers
-        self._second = httptools.HttpResponseParser(trailers)
-        with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):  # the first one tells
-            self._second.feed_data(begun)
-
-    def feed_data(self, data: bytes) -> None:
-        """Read on. Raises HttpParserError."""
-        trailers = self.trailers
-        if not trailers.ended:
-            trailers.quiet += len(data)
-            with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
-                self._second.feed_data(data)
-            if trailers.quiet > MAX_TRAILERS:
-                raise httptools.HttpParserError("trailer size")
-        self.first.feed_data(data)
 
 
 class UpstreamConnection(asyncio.Protocol):

@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gateway import errors
-from gateway.errors import GatewayError, answer
+from gateway.errors import GatewayError
 from gateway.gate import ALIVE
-from gateway.proxy.head import Fields, Head
-from gateway.proxy.headers import forwarded_block, nominated, without
+from gateway.proxy.head import Head
+from gateway.proxy.headers import without
+from gateway.proxy.outgoing import head_bytes, request_name, schemes
+from gateway.proxy.refusal import render
 from gateway.proxy.renewal import Renewed
 from gateway.proxy.tunnel import GOING_AWAY, SIGNED_OUT, Tunnel, asked, bearer_subprotocol
 from gateway.tokens.claims import Claims
@@ -33,85 +35,7 @@ SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 HELD_BODY = 65536  # request body held while the gate or the pool decides
 GOODBYE_SECONDS = 0.5  # for the frame under way to end before a WebSocket's Close
 ENDINGS = {"expired": "The access token expired", "revoked": "The session has ended", "drain": "The gateway restarts"}
-TE_TRAILERS = b"TE: trailers\r\nConnection: TE\r\n"  # RFC 9110 10.1.4
-VIA_11 = b"Via: 1.1 tokengate\r\n"  # RFC 9110 7.6.3: after what the client sent, with the version that it spoke
-VIA_10 = b"Via: 1.0 tokengate\r\n"
 DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
-REASONS = {
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
-
-
-class Answering(Protocol):
-    """What a connection asks of whatever answers a request.
-
-    `left` is the rest of the body, 0 where that is not known; `whole` says that the request has been read.
-    """
-
-    left: int
-    whole: bool
-
-    def start(self) -> None: ...
-    def body(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
-    def client_gone(self) -> None: ...
-    def client_slow(self) -> None: ...
-    def client_ready(self) -> None: ...
-    def on_deadline(self) -> None: ...
-    def broken(self, error: GatewayError) -> None: ...
-
-
-def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool = False, more: bytes = b"") -> bytes:
-    """Return an error as the bytes of a whole HTTP/1.1 answer; `more` is further header lines."""
-    status, headers, body = answer(error, realm)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"Error")), more]
-    lines += [b"%b: %b\r\n" % header for header in headers]
-    lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-    if not head_only:
-        lines.append(body)
-    return b"".join(lines)
-
-
-class Refusal:
-    """A request that cannot even be routed: answered in its turn, its body dropped."""
-
-    __slots__ = ("_error", "_head_only", "_keep_alive", "_protocol", "left", "whole")
-
-    def __init__(
-        self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool, head_only: bool = False
-    ) -> None:
-        self._protocol = protocol
-        self._error = error
-        self._keep_alive = keep_alive
-        self._head_only = head_only
-        self.left = 0
-        self.whole = False
-
-    def start(self) -> None:
-        protocol = self._protocol
-        protocol.plane.meters.rejected("", self._error.code)
-        keep, realm, date = self._keep_alive, protocol.plane.realm, protocol.date()
-        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only, more=date))
-        protocol.finished(self._keep_alive, protocol.loop.time())
-
-    def body(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
-    def client_gone(self) -> None: ...
-    def client_slow(self) -> None: ...
-    def client_ready(self) -> None: ...
-    def on_deadline(self) -> None: ...
-    def broken(self, error: GatewayError) -> None: ...
 
 
 class Exchange:
@@ -185,7 +109,7 @@ class Exchange:
         if token is None and self.tunnel is not None:
             token = self._subprotocol_token()
         if self.by_cookie and (method not in SAFE or self.tunnel is not None):
-            gate.check_origin(fields.headers, fields.host.decode("latin-1"), self._schemes())
+            gate.check_origin(fields.headers, fields.host.decode("latin-1"), schemes(self))
         if self.by_cookie or self.by_subprotocol:
             self.token = token
         return gate.verify(token) if token is not None else None
@@ -363,91 +287,13 @@ class Exchange:
             self.protocol.active = None
             self.protocol.transport.close()
 
-    # --- the request head ---
-
-    def _head_bytes(self) -> bytes:
-        head, route, fields = self.head, self.route, self.head.fields
-        path = route.target(head.path) if route.strip_prefix else head.path
-        tail_route, tail_claims = fields.tail_of
-        tail = fields.tail if tail_route is route and tail_claims is self.claims else self._tail()
-        request_id = self.request_id  # of a first try, so that both are one request
-        if not request_id:
-            self.request_id = request_id = self._name() if fields.request_id else self.plane.request_id()
-        trace = (fields.trace() if fields.traceparents else b"") or self.plane.new_trace()
-        return b"".join((head.method, b" ", path, head.query, b" HTTP/1.1\r\n", tail, request_id, trace))
-
-    def _name(self) -> bytes:
-        """Name the request as the client did, where that is a name."""
-        given, plane = self.head.fields.request_id, self.plane
-        return given if given and plane.valid_request_id(given) else plane.request_id()
-
-    def _tail(self) -> bytes:
-        """Return the head from its second line on, up to the value of X-Request-Id, and keep it."""
-        head, route, protocol, claims = self.head, self.route, self.protocol, self.claims
-        fields, plain = head.fields, self.tunnel is None
-        lines = fields.lines
-        if fields.kinds is not self.plane.kinds:  # a reload has named other identity headers since
-            again = Fields(fields.headers)
-            again.sort(self.plane.kinds, self.plane.own_cookies)
-            lines = again.lines
-        if fields.hop:
-            lines = without(lines, nominated(fields.hop) - PROTECTED)
-        host = fields.host or self.upstream.authority
-        tail = b"".join(
-            (
-                *lines,
-                b"" if fields.host else b"Host: %b\r\n" % host,
-                self._authorization(),
-                b"" if self.tunnel is None else b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.tunnel.protocol_name,
-                TE_TRAILERS if fields.trailers and head.http11 and plain else b"",
-                VIA_11 if head.http11 else VIA_10,
-                protocol.forwarded if not protocol.trusted else self._forwarded(),
-                b"X-Forwarded-Host: %b\r\n" % host,
-                b"" if claims is None else claims.memo.get("identity") or self._identity(claims),
-                b"X-Request-Id: ",
-            )
-        )
-        fields.tail, fields.tail_of = tail, (route, claims)
-        return tail
-
-    def _authorization(self) -> bytes:
-        """Return the token for the backend: a new one, one from a cookie, else what the client sent."""
-        given = self.head.fields.authorizations
-        if not self.route.forward_authorization:
-            return b""
-        if self.token is not None and (self.override or not given):
-            return b"Authorization: Bearer %b\r\n" % self.token
-        return b"Authorization: %b\r\n" % given[0] if given else b""
-
-    def _schemes(self) -> list[str]:
-        """Return the schemes under which the client may know this gateway."""
-        schemes = [self.protocol.scheme]
-        if self.protocol.trusted:
-            schemes += [value for name, value in self.head.fields.headers if name.lower() == b"x-forwarded-proto"]
-        return [scheme.decode("latin-1").lower() for scheme in schemes]
-
-    def _identity(self, claims: Claims) -> bytes:
-        """Render the identity headers of a token, once."""
-        block: bytes = self.plane.identity(claims)
-        claims.memo["identity"] = block
-        return block
-
-    def _forwarded(self) -> bytes:
-        """Extend what a trusted proxy in front said of the client."""
-        said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": []}
-        for name, value in self.head.fields.headers:
-            said.get(name.lower(), []).append(value)  # several lines are one list (RFC 9110 5.3)
-        scheme = b"".join(said[b"x-forwarded-proto"])
-        scheme = scheme if scheme in (b"http", b"https") else self.protocol.scheme
-        return forwarded_block(self.protocol.client_host.encode(), scheme, b", ".join(said[b"x-forwarded-for"]))
-
     # --- to the backend ---
 
     def connected(self, upstream: Any) -> None:
         """A connection is ours: send what there is (called by the pool)."""
         self.upstream = upstream
         self.sent = True
-        upstream.transport.write(self._head_bytes())
+        upstream.transport.write(head_bytes(self))
         if self.held:
             for piece in self.held:
                 self._send(piece)
@@ -579,7 +425,7 @@ class Exchange:
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or self._name())
+        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or request_name(self))
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
         self.held = []
         if self.whole or not keep:
@@ -650,10 +496,6 @@ class Exchange:
 
     def _count(self, status: int) -> None:
         self.route.meter.done(status, self.protocol.loop.time() - self.started)
-
-
-# Headers that a `Connection` value cannot make hop-by-hop here: they frame, address or guard the request.
-PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"expect"})
 
 
 def reset_on_close(transport: asyncio.Transport) -> None:

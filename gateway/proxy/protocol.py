@@ -26,14 +26,14 @@ from uvicorn.server import ServerState
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.proxy import exchange as exchanges
 from gateway.proxy.control import ControlExchange
-from gateway.proxy.exchange import Exchange, Refusal
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.headers import client_address, forwarded_block
 from gateway.proxy.plane import Plane
 from gateway.proxy.proxy_protocol import Peer, Prelude
 from gateway.proxy.raw_head import UNKNOWN, RawHead
+from gateway.proxy.refusal import Answering, Refusal, render
 from gateway.proxy.tunnel import Tunnel
 
 BODY_HIGH = 65536  # buffered request body that pauses the client
@@ -99,9 +99,9 @@ class GatewayProtocol(asyncio.Protocol):
         self.parser: Any = None
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made
         self.flow: FlowControl | None = None
-        self.active: exchanges.Answering | None = None
-        self.incoming: exchanges.Answering | None = None
-        self.queue: deque[exchanges.Answering] | None = None
+        self.active: Answering | None = None
+        self.incoming: Answering | None = None
+        self.queue: deque[Answering] | None = None
         self.url = self.section = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.head: Head | None = None
@@ -304,7 +304,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.section = section_of(data, head)
         self.fields = head.fields if self.section else None
 
-    def _exchange(self, head: Head) -> exchanges.Answering:
+    def _exchange(self, head: Head) -> Answering:
         try:
             route(head, self.plane)
         except GatewayError as error:
@@ -341,7 +341,7 @@ class GatewayProtocol(asyncio.Protocol):
         elif not self.queue or not isinstance(self.queue[-1], Refusal):  # in its turn
             self._queue(Refusal(self, errors.HeadersTooLarge("head size"), keep_alive=False))
 
-    def _body_pending(self, incoming: exchanges.Answering, size: int) -> None:
+    def _body_pending(self, incoming: Answering, size: int) -> None:
         """More of a body is to come: one of a known length past the parser, one in chunks within bounds.
 
         Chunk extensions and trailers are read and dropped; a client could send them without end.
@@ -418,7 +418,7 @@ class GatewayProtocol(asyncio.Protocol):
         else:
             self._queue(exchange)
 
-    def _read_head(self) -> exchanges.Answering:
+    def _read_head(self) -> Answering:
         plane = self.plane
         try:
             line = self._check_size(*self.raw_head.end())
@@ -457,7 +457,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     # --- the order of requests ---
 
-    def _queue(self, exchange: exchanges.Answering) -> None:
+    def _queue(self, exchange: Answering) -> None:
         if self.queue is None:
             self.queue = deque()
         self.queue.append(exchange)
@@ -496,7 +496,7 @@ class GatewayProtocol(asyncio.Protocol):
     def refuse_connection(self, error: GatewayError) -> None:
         """Answer outside any request and end the connection."""
         self.plane.meters.rejected("", error.code)
-        self.transport.write(exchanges.render(error, self.plane.realm, keep_alive=False, more=self.date()))
+        self.transport.write(render(error, self.plane.realm, keep_alive=False, more=self.date()))
         self.close_gracefully()
 
     def close_gracefully(self) -> None:

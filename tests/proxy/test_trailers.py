@@ -7,9 +7,9 @@ import itertools
 import httptools
 import pytest
 
-from gateway.proxy.connection import MAX_TRAILERS, Trailers, TwinParser
 from gateway.proxy.headers import valid_traceparent
 from gateway.proxy.plane import TRACES, new_traces
+from gateway.proxy.trailers import MAX_TRAILERS, Trailers, TwinParser
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: ETag, X-Sum\r\nX-Sum: in the head\r\n\r\n"
 BODY = b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n"
