@@ -185,8 +185,12 @@ class Worker:
         self.backends.settle(taken=True)
 
     async def _flush(self) -> None:
+        was_up = True
         while True:
-            self.telemetry.store_up(self.liveness.up)
+            if self.liveness.up != was_up:
+                was_up = self.liveness.up
+                _LOG.warning("Redis answers again" if was_up else "Redis does not answer")
+            self.telemetry.store_up(was_up)
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
 
@@ -328,6 +332,10 @@ class Gateway:
             worker.start()
             if self.on_start is not None:
                 await self.on_start(worker)
+        except (OSError, ValueError, SettingsError) as error:  # what the operator can mend
+            _LOG.error("the gateway cannot start", extra={"reason": str(error)})
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
         except Exception as error:
             _LOG.error("the gateway cannot start", exc_info=error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})

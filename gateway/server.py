@@ -68,7 +68,12 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
+    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again.
+
+    Raises SettingsError for what the configuration knows and the gateway does not, rather than pass over it.
+    """
+    if settings.issuers:
+        raise SettingsError(["issuers: tokens of other issuers are not accepted yet; none is allowed"])
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
@@ -133,9 +138,10 @@ def demo() -> int:
             return [(sample_backend, listen(backend.host, backend.port))]
 
         app = gateway(lambda: settings, lambda: settings, None, beside)
+        listener = listen(settings.server.bind.host, settings.server.bind.port)
         sys.stdout.write(introduction(settings.tokens.issuer, str(settings.management.bind)))
         sys.stdout.flush()
-        return _run(app, settings)
+        return _run(app, settings, listener)
 
 
 def gateway(
@@ -158,8 +164,8 @@ def gateway(
     return made
 
 
-def _run(app: Gateway, settings: Settings) -> int:
-    listener = listen(settings.server.bind.host, settings.server.bind.port)
+def _run(app: Gateway, settings: Settings, listener: socket.socket | None = None) -> int:
+    listener = listener or listen(settings.server.bind.host, settings.server.bind.port)
     server = Server(uvicorn.Config(app, **_options(settings)))
     server.run(sockets=[listener])
     return 0 if server.started else STARTUP_FAILURE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -47,7 +48,7 @@ class ControlExchange:
         self.early: list[bytes] = []
         self.task: asyncio.Task[None] | None = None
         self.discarded = 0
-        self.started = protocol.loop.time()
+        self.started = perf_counter()
 
     def start(self) -> None:
         protocol = self.protocol
@@ -134,7 +135,7 @@ class ControlExchange:
         protocol = self.protocol
         meter = protocol.plane.control_meter
         if meter is not None and self.cycle is not None:
-            meter.done(self.cycle.status, protocol.loop.time() - self.started)
+            meter.done(self.cycle.status, perf_counter() - self.started)
         if self.whole:
             self._finish()
         elif self.cycle is not None and self.cycle.keep_alive and self.left <= DISCARD:

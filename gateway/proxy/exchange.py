@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors
@@ -63,7 +64,7 @@ class Exchange:
         self.left = head.fields.length if head.fields.length > 0 else 0
         self.keep_alive = head.keep_alive
         self.held: list[bytes] = []
-        self.started = protocol.loop.time()
+        self.started = perf_counter()  # the loop's own clock goes by milliseconds
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method.decode()} {self.route.name} status={self.status}>"
@@ -382,10 +383,9 @@ class Exchange:
             self.plane.streams.discard(self, self.place)
             self.place = -1
         protocol = self.protocol
-        now = protocol.loop.time()
-        self.route.meter.done(self.status, now - self.started)
+        self.route.meter.done(self.status, perf_counter() - self.started)
         if self.whole:
-            protocol.finished(self.keep_alive, now)
+            protocol.finished(self.keep_alive, protocol.loop.time())
         else:
             protocol.active = None
             protocol.close_gracefully()
@@ -495,7 +495,7 @@ class Exchange:
             upstream.abandon()
 
     def _count(self, status: int) -> None:
-        self.route.meter.done(status, self.protocol.loop.time() - self.started)
+        self.route.meter.done(status, perf_counter() - self.started)
 
 
 def reset_on_close(transport: asyncio.Transport) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.keyspace import Keyspace
@@ -120,7 +121,7 @@ class Liveness:
         if self._grace:
             verdicts = self._with_grace(batch, verdicts)
         if self._observe is not None:
-            self._observe(len(batch.answers), self._loop.time() - batch.asked_at)
+            self._observe(len(batch.answers), perf_counter() - batch.begun)
         self._tell(batch.answers, verdicts)
 
     def _with_grace(self, batch: Batch, verdicts: bytes) -> bytes:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from enum import Enum, IntEnum
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 from gateway.sessions.connect import Endpoint
@@ -67,14 +68,15 @@ class LiveKeys:
 
 
 class Batch:
-    """The asks of one tick. `asked_at` and `deadline` are in the loop's time."""
+    """The asks of one tick. `asked_at` and `deadline` are in the loop's time, `begun` is perf_counter's."""
 
-    __slots__ = ("answers", "asked_at", "deadline", "keys")
+    __slots__ = ("answers", "asked_at", "begun", "deadline", "keys")
 
     def __init__(self, keys: list[LiveKeys], answers: list[Answer], asked_at: float, deadline: float) -> None:
         self.keys = keys
         self.answers = answers
         self.asked_at = asked_at
+        self.begun = perf_counter()  # the loop's own clock goes by milliseconds
         self.deadline = deadline
 
 

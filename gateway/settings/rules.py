@@ -51,6 +51,10 @@ def redis(settings: Settings) -> Lines:
         yield "redis.password: found beside a password in redis.url; one of the two is allowed"
     if url.startswith("memory://") and settings.server.workers > 1:
         yield f"server.workers: found {settings.server.workers}; memory:// lives in one process, so 1 is allowed"
+    scheme = url.partition("://")[0]
+    if scheme.endswith(("+sentinel", "+cluster")):
+        known = "redis:// rediss:// unix:// memory://"
+        yield f'redis.url: found "{scheme}://", which is not supported yet; {known} are allowed'
     if url.startswith("memory://") and section.wait_replicas:
         yield f"redis.wait_replicas: found {section.wait_replicas}; memory:// has no replicas, so 0 is allowed"
 

@@ -37,6 +37,7 @@ PASSWORD = "correct horse"
 TIMEOUT = 15.0  # seconds for a process to be ready or to end
 USERS: dict[str, dict[str, Any]] = {
     "alice": {"sub": "u-alice", "roles": ["user", "admin"], "scope": "orders:read orders:write"},
+    "carol": {"sub": "u-carol", "roles": ["user", "admin"], "scope": "orders:read orders:write"},
     "bob": {"sub": "u-bob", "roles": ["guest"], "scope": "orders:read"},
     "odd": {
         "sub": "u-odd",
