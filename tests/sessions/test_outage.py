@@ -279,7 +279,7 @@ async def test_a_revocation_that_the_replicas_have_is_confirmed_and_replicas_are
             while not (info["connected_slaves"] and info["slave0"]["state"] == "online"):
                 await asyncio.sleep(0.05)
                 info = admin.info("replication")
-        async with opened(own_redis.url, prefix, wait_replicas=1) as world:
+        async with opened(own_redis.url, prefix, timeout=3.0, wait_replicas=1) as world:
             session = await world.store.create(login())
             assert await world.store.end(session.id) is True
             await world.store.revoke_token(TOKEN, 2**40)
