@@ -84,6 +84,7 @@ path = "/"
 upstream = ["http://127.0.0.1:{target}"]
 roles_any = ["user"]
 revocation = "{"live" if live else "none"}"
+max_connections = 20000
 """
 
 
