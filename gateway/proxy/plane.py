@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.gate import Gate
-from gateway.proxy.headers import RequestKinds, ResponseKinds
+from gateway.proxy.headers import RequestKinds
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import RouteTable
 from gateway.proxy.streams import Streams
@@ -71,7 +71,6 @@ class Plane:
     proxy_protocol: bool = False
     draining: bool = False
     hosts: set[bytes] = field(default_factory=set)
-    response_kinds: ResponseKinds = field(default_factory=ResponseKinds)
     wheel: Wheel = field(init=False)
     control_meter: Any = None
     renewer: Renewer | None = None

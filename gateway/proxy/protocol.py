@@ -36,7 +36,6 @@ from gateway.proxy.raw_head import UNKNOWN, RawHead
 from gateway.proxy.refusal import Answering, Refusal, render
 from gateway.proxy.tunnel import Tunnel
 
-BODY_HIGH = 65536  # buffered request body that pauses the client
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
 OVERHEAD = 65536  # bytes of chunk extensions and trailers, beside some for each byte of the body
 LINGER_BYTES = 1 << 20
