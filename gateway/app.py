@@ -84,6 +84,7 @@ class Worker:
             self.liveness,
             self.store.mark_used,
             access_cookie=settings.cookies.access,
+            allow_same_site=settings.cookies.allow_same_site,
             issuer=tokens.issuer,
         )
         self.grants = Grants(

@@ -105,7 +105,8 @@ def access_rule(route: RouteSettings) -> AccessRule:
 
 
 def make_cookies(settings: Settings) -> Cookies:
-    return Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
+    names = settings.cookies
+    return Cookies(names.refresh, cookie_path(settings), names.access, names.allow_same_site)
 
 
 def cookie_path(settings: Settings) -> str:

@@ -152,6 +152,8 @@ class Cookies(Section):
     """The refresh token's cookie: HttpOnly, Secure, SameSite=Strict."""
     access: OptionalToken = written("")
     """The access token's cookie; without a name browsers hold the token themselves."""
+    allow_same_site: bool = False
+    """Whether pages of other hosts of the same site may use the cookies, rather than the gateway's own origin alone."""
 
 
 class Identity(Section):
