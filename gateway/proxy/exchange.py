@@ -72,11 +72,12 @@ class Exchange:
     # --- the gate ---
 
     def start(self) -> None:
+        if self.plane.pace.admits(self):
+            self.begin()
+
+    def begin(self) -> None:
         self.protocol.deadline = 0.0  # the live check and the pool have time limits of their own
         fields, plane, rule = self.head.fields, self.plane, self.route.rule
-        if plane.pace.late(self.started):
-            self.refuse(errors.Overloaded("behind"))
-            return
         try:
             if plane.max_body_bytes and fields.length > plane.max_body_bytes:
                 raise errors.BodyTooLarge("content-length")
