@@ -102,8 +102,8 @@ async def _open(port: int, tokens: Iterator[bytes], name: str, rate: float, seco
     links = deque([await Link.open(port) for _ in range(LINKS)])
     under_way: set[asyncio.Task[None]] = set()
 
-    async def one(link: Link) -> None:
-        await _ask(phase, link, ready.popleft())
+    async def one(link: Link, data: bytes) -> None:
+        await _ask(phase, link, data)
         links.append(link)
 
     begun, sent = time.perf_counter(), 0
@@ -114,7 +114,7 @@ async def _open(port: int, tokens: Iterator[bytes], name: str, rate: float, seco
             if not links:
                 phase.behind += 1
                 continue
-            task = asyncio.ensure_future(one(links.popleft()))
+            task = asyncio.ensure_future(one(links.popleft(), ready.popleft()))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         await asyncio.sleep(0.002)
