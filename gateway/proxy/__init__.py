@@ -25,6 +25,7 @@ tunnel     WebSocket and other upgrades
 trust      whose X-Forwarded-* is believed
 proxy_protocol  who the client is, as a load balancer in front says
 head       a request head, read and routed
+pace       how far behind the worker is: what tells overload
 wheel      one timer for every deadline of a worker
 plane      what all connections of a worker share
 """
