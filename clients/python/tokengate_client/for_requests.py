@@ -80,9 +80,10 @@ class _Trial:
         request = response.request.copy()
         if token is not None:
             self.carry(request, token)
-        if self._position is not None and request.body is not None:
-            request.body.seek(self._position)
-        connection: Any = response.connection  # type: ignore[attr-defined]  # requests' adapters set it
+        body: Any = request.body
+        if self._position is not None:  # a file, which told its position
+            body.seek(self._position)
+        connection: Any = response.connection
         answer: requests.Response = connection.send(request, **options)
         answer.history.append(response)
         answer.request = request
