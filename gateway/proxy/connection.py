@@ -30,6 +30,7 @@ from gateway.proxy.headers import (
     ResponseKinds,
     nominated,
     trailer_names,
+    without_cookies,
     without_lines,
 )
 from gateway.proxy.plain import whole_answer
@@ -275,6 +276,7 @@ class UpstreamConnection(asyncio.Protocol):
         if plain is None:
             return False
         status, lines, at = plain
+        lines = without_cookies(lines, exchange.plane.own_cookies)
         self.in_head, self.keep, self.ended = False, True, True
         if not exchange.responding(status):
             end = b"Connection: close\r\n\r\n"
@@ -394,6 +396,7 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
         fields = self._fields(raw, raw.find(b"\r\n") + 2, end)
+        fields = without_cookies(fields, exchange.plane.own_cookies)
         if status < 200:
             self.interim += 1
             if self.interim > MAX_INTERIM:

@@ -85,6 +85,8 @@ class Exchange:
             if len(tokens) > 1:
                 raise errors.InvalidToken("several Authorization headers")
             if rule.auth == "none":
+                if self.tunnel is not None and not self.route.forward_authorization:
+                    self._subprotocol_token()
                 self.route.upstream.acquire(self)
                 return
             if plane.gate.access_cookie or self.tunnel is not None:
@@ -107,8 +109,11 @@ class Exchange:
         """Find the token wherever it may stand. Raises GatewayError."""
         fields, gate, method = self.head.fields, self.plane.gate, self.head.method
         token, self.by_cookie = gate.find(fields.authorizations, fields.cookies)
-        if token is None and self.tunnel is not None:
-            token = self._subprotocol_token()
+        if self.tunnel is not None:
+            offered = self._subprotocol_token()
+            if offered is not None and token is not None:
+                raise errors.InvalidToken("several access tokens")
+            token = token or offered
         if self.by_cookie and (method not in SAFE or self.tunnel is not None):
             gate.check_origin(fields.headers, fields.host.decode("latin-1"), schemes(self))
         if self.by_cookie or self.by_subprotocol:
@@ -148,8 +153,9 @@ class Exchange:
         if renewer is None:
             return
         ip = self.protocol.client_ip(fields.headers)
+        self.request_id = name = self.request_id or request_name(self)
         try:
-            renewed = await renewer.renew(credential, ip, fields.request_id.decode("latin-1"))
+            renewed = await renewer.renew(credential, ip, name.decode("ascii"))
         except errors.InvalidGrant:
             self.extra = renewer.clear()
             self._not_renewed(errors.RevokedToken("refresh refused"))
@@ -219,19 +225,24 @@ class Exchange:
             self.tunnel = Tunnel(self, name)
 
     def _subprotocol_token(self) -> bytes | None:
-        """Take the token out of `Sec-WebSocket-Protocol: bearer, <token>`; the backend gets the rest."""
-        fields = self.head.fields
-        for name, value in fields.headers:
-            if name.lower() == b"sec-websocket-protocol":
-                token, rest = bearer_subprotocol(value)
-                if token is None:
-                    continue
-                self.by_subprotocol = True
-                fields.lines = without(fields.lines, frozenset({b"sec-websocket-protocol"}))
-                if rest:
-                    fields.lines += (name, b": ", rest, b"\r\n")
-                return token
-        return None
+        """Take the token out of `Sec-WebSocket-Protocol: bearer, <token>`; the backend gets the rest.
+
+        Several lines are one list (RFC 6455 11.3.4). Raises InvalidToken for several tokens.
+        """
+        fields, name = self.head.fields, b"sec-websocket-protocol"
+        offered = b", ".join(value for each, value in fields.headers if each.lower() == name)
+        token, rest = bearer_subprotocol(offered)
+        if token is None:
+            return None
+        if bearer_subprotocol(rest)[0] is not None:
+            raise errors.InvalidToken("several access tokens")
+        self.by_subprotocol = True
+        fields.headers = [header for header in fields.headers if header[0].lower() != name]
+        fields.lines = without(fields.lines, frozenset({name}))
+        if rest:
+            fields.headers.append((b"Sec-WebSocket-Protocol", rest))
+            fields.lines += (b"Sec-WebSocket-Protocol", b": ", rest, b"\r\n")
+        return token
 
     def tunnel_open(self) -> None:
         """The backend has switched protocols (called by the connection)."""
