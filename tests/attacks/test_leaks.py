@@ -115,7 +115,8 @@ TEXTS = {
 }
 DETAILS = re.compile(
     r"(every member must be a string|the (body|form) is (not a JSON object|malformed)"
-    r"|the content (type|coding) is not supported|a parameter came more than once|the refresh cookie came more than once"
+    r"|the content (type|coding) is not supported|a parameter came more than once"
+    r"|the refresh cookie came more than once"
     r"|the only query is except=current"
     r"|refresh_in must be body or cookie|password is too long|(username|device) is too long or has control characters"
     r"|(username|password|grant_type|refresh_token|token) is missing|the header [a-z-]+ came more than once)"
