@@ -206,11 +206,15 @@ def test_the_answer_with_new_tokens_is_the_gateways_whatever_the_backend_adds(si
         next(turns)(call)
 
     spot = backend.spot(behaviour)
-    with site.serve(routes=routes, tokens=tokens, cookies={"refresh": REFRESH}) as gateway:
+    log = {"level": "debug"}
+    with site.serve(routes=routes, tokens=tokens, cookies={"refresh": REFRESH}, log=log) as gateway:
         mine = gateway.login()
-        headers = {"Cookie": f"{REFRESH}={mine['refresh_token']}"}
+        headers = {"Cookie": f"{REFRESH}={mine['refresh_token']}", "X-Request-Id": "forged id;"}
         answer = ask(gateway.port, request("GET", spot.path("/guarded"), headers, token=mine["access_token"]))
         assert ask(gateway.port, request("GET", "/auth/me", token=answer.get("x-access-token"))).status == 200
+        told = [line["request_id"] for line in gateway.log_lines() if line.get("event") == "refresh"]
+    assert told == [spot.calls(2)[1].get("X-Request-Id")]  # a name of ours, and one for the trail and the backend
+    assert "forged" not in told[0]
     assert answer.status == 200
     (set_cookie,) = answer.all("set-cookie")
     assert set_cookie.startswith(f"{REFRESH}=rt1.")
