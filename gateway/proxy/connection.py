@@ -321,8 +321,7 @@ class UpstreamConnection(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n") + 2
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
-        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds)
-        head.fields = without_cookies(head.fields, exchange.plane.own_cookies)
+        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds, exchange.plane.own_cookies)
         if status < 200:
             self.interim += 1
             if self.interim > MAX_INTERIM:

@@ -162,7 +162,7 @@ def without_cookies(fields: bytes, names: tuple[bytes, ...]) -> bytes:
     browser in as somebody else (session fixation).
     """
     for name in names:
-        if name in fields:  # seldom, and not to find it costs 0.1 us
+        if name in fields:  # seldom; to look for it costs 0.3 us
             return b"\r\n".join(line for line in fields.split(b"\r\n") if _cookie_set(line) not in names)
     return fields
 
