@@ -37,6 +37,7 @@ from gateway.tokens.keyring import generate, generate_refresh
 
 DEMO_ALGORITHM = "ES256"
 BACKLOG = 4096
+Ws = Literal["none", "websockets-sansio"]  # how uvicorn speaks WebSocket
 
 
 class Inner(uvicorn.Server):
@@ -135,7 +136,7 @@ def demo() -> int:
         backend = next(iter(settings.routes[0].upstream))
 
         def beside(worker: Worker) -> list[tuple[uvicorn.Config, socket.socket]]:
-            ws = "websockets-sansio" if WEBSOCKETS else "none"
+            ws: Ws = "websockets-sansio" if WEBSOCKETS else "none"
             return [(_plain(sample_backend, ws), listen(backend.host, backend.port))]
 
         app = gateway(lambda: settings, lambda: settings, None, beside)
@@ -197,7 +198,7 @@ def _options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _plain(app: Any, ws: Literal["none", "websockets-sansio"] = "none") -> uvicorn.Config:
+def _plain(app: Any, ws: Ws = "none") -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
