@@ -1,8 +1,8 @@
 """Redis as it is run, for tests: behind sentinels, as a cluster, over TLS with a client certificate and an ACL user.
 
-    with sentinels() as watched:        watched.url, watched.primary, watched.replica, watched.sentinels
-    with cluster() as nodes:            nodes.url, nodes.owner(digit), nodes.move(digit, target)
-    with guarded_redis(folder) as safe: safe.endpoint()
+with sentinels() as watched:        watched.url, watched.primary, watched.replica, watched.sentinels
+with cluster() as nodes:            nodes.url, nodes.owner(digit), nodes.move(digit, target)
+with guarded_redis(folder) as safe: safe.endpoint()
 """
 
 from __future__ import annotations
@@ -182,7 +182,14 @@ def cluster(masters: int = 3, replicas: int = 0, options: Sequence[str] = ()) ->
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tg-cluster-", dir="/tmp")))
         told = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf"]
-        told += ["--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no", *_AT_ONCE, *options]
+        told += [
+            "--cluster-require-full-coverage",
+            "no",
+            "--cluster-allow-replica-migration",
+            "no",
+            *_AT_ONCE,
+            *options,
+        ]
         count = masters + replicas
         nodes = [_server(stack, directory / str(number), told, _bus_port()) for number in range(count)]
         for number, node in enumerate(nodes[:masters]):
