@@ -32,6 +32,7 @@ from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
 from gateway.proxy.trust import trust
 from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.settings import Settings, SettingsError, read_keys, read_users
@@ -98,6 +99,8 @@ class Worker:
         self.keys = Keys(settings)
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
@@ -105,7 +108,7 @@ class Worker:
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, endpoint, self.telemetry.store)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
@@ -137,6 +140,7 @@ class Worker:
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        self.epochs.start()
         self.liveness.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -147,6 +151,7 @@ class Worker:
         self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
+        await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -193,6 +198,10 @@ class Worker:
             self.telemetry.store_up(was_up)
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
+
+    def _rolled_back(self, partition: str) -> None:
+        audit("store_rolled_back", partition=partition)
+        self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
         """Take up keys that are added or removed, in every worker and without a call."""
@@ -370,9 +379,12 @@ def redis_endpoint(settings: Settings) -> Endpoint:
 
 
 def open_store(
-    settings: Settings, endpoint: Endpoint, observe: Callable[[str, float], None] | None = None
+    settings: Settings,
+    client: Any,
+    observe: Callable[[str, float], None] | None = None,
+    epochs: Epochs | None = None,
 ) -> SessionStore:
-    """Return the store of these settings; it connects when it is first used."""
+    """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
     policy = SessionPolicy(
         refresh_ttl=tokens.refresh_ttl,
@@ -382,8 +394,9 @@ def open_store(
         leeway=tokens.leeway,
         access_ttl=tokens.access_ttl,
     )
-    client = open_client(endpoint, redis.timeout)
-    return SessionStore(client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe)
+    return SessionStore(
+        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+    )
 
 
 def open_provider(settings: Settings) -> Provider:
