@@ -135,7 +135,19 @@ async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix
 async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: str) -> None:
     """The rights that the documentation asks for, under an ACL."""
     rights = ["on", ">pw", f"~{prefix}:*", "-@all", "+get", "+set", "+del", "+exists", "+mget", "+evalsha", "+eval"]
-    rights += ["+time", "+zadd", "+zrem", "+zrange", "+persist", "+pexpireat", "+pttl", "+ping", "+wait", "+hello", "+select"]
+    rights += [
+        "+time",
+        "+zadd",
+        "+zrem",
+        "+zrange",
+        "+persist",
+        "+pexpireat",
+        "+pttl",
+        "+ping",
+        "+wait",
+        "+hello",
+        "+select",
+    ]
     with redis_server() as server:
         with server.client() as admin:
             admin.execute_command("ACL", "SETUSER", "gate", *rights)
