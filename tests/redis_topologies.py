@@ -201,7 +201,7 @@ def cluster(masters: int = 3, replicas: int = 0, options: Sequence[str] = ()) ->
         for master, replica in zip(nodes, nodes[masters:], strict=False):
             with replica.client() as copy, master.client() as original:
                 wait_until(lambda: _follows(copy, master))  # noqa: B023  # called here
-                wait_until(lambda: _is_followed(original))  # noqa: B023
+                wait_until(lambda: _is_followed(original))
         yield Cluster(nodes)
 
 
