@@ -18,6 +18,7 @@ from tests.redis_topologies import SERVICE, Watched, sentinels
 from tests.sessions.world import checking, eventually, in_loop, login, opened
 
 TIMEOUT = 0.5
+RIGHTS = ["-@all", "+hello", "+auth", "+sentinel|get-master-addr-by-name"]  # as in docs/deployment.md
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ async def test_the_loss_of_the_sentinels_costs_nothing_while_the_primary_stands(
 async def test_the_sentinels_have_a_user_of_their_own(watched: Watched, prefix: str) -> None:
     for each in watched.sentinels:
         with each.client() as admin:
-            admin.execute_command("ACL", "SETUSER", "asker", "on", ">pw", "allchannels", "+@all")
+            admin.execute_command("ACL", "SETUSER", "asker", "on", ">pw", *RIGHTS)
             admin.execute_command("ACL", "SETUSER", "default", "off")
     with_user = parse_url(watched.url, sentinel_username="asker", sentinel_password="pw")
     async with opened(with_user, prefix) as world, checking(with_user, prefix) as live:
