@@ -14,7 +14,7 @@ from gateway.sessions.connect import Address, Credentials, parse_url
 from gateway.sessions.liveness import Verdict
 from gateway.sessions.sentinel import Sentinels
 from tests.redis_server import RedisServer, free_port, redis_server
-from tests.redis_topologies import SERVICE, Watched, sentinels
+from tests.redis_topologies import SERVICE, Watched, replicate, sentinels
 from tests.sessions.world import checking, eventually, in_loop, login, opened
 
 TIMEOUT = 0.5
@@ -44,8 +44,7 @@ async def test_when_the_primary_dies_the_service_is_back_within_a_second_of_the_
         session = await world.store.create(login())
         keys = live.keys(session.id, session.id[0] + "t" * 22)
         assert await live.verdict(keys) is Verdict.ALIVE
-        with watched.primary.client() as admin:
-            assert admin.wait(1, 10_000) == 1
+        replicate(watched.primary)
         seen: list[Verdict] = []
         watched.primary.stop()
         named = asyncio.ensure_future(until_named(watched, watched.replica.port))
@@ -70,8 +69,7 @@ async def test_a_primary_that_was_replaced_while_it_was_well_is_left_at_once(wat
     endpoint = parse_url(watched.url)
     async with opened(endpoint, prefix, timeout=TIMEOUT) as world, checking(endpoint, prefix, timeout=TIMEOUT) as live:
         sessions = [await world.store.create(login(f"u-{number}")) for number in range(20)]
-        with watched.primary.client() as admin:
-            assert admin.wait(1, 10_000) == 1
+        replicate(watched.primary)
         watched.fail_over()
         async with asyncio.timeout(60):
             for session in sessions:
