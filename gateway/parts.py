@@ -9,7 +9,8 @@ from gateway.backends import Backends
 from gateway.cookies import Cookies
 from gateway.identity import Provider, UsersFile, Webhook
 from gateway.proxy.routes import OPEN, Route, RouteTable
-from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.connect import Endpoint, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.settings import Settings, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
@@ -71,9 +72,12 @@ def redis_endpoint(settings: Settings) -> Endpoint:
 
 
 def open_store(
-    settings: Settings, endpoint: Endpoint, observe: Callable[[str, float], None] | None = None
+    settings: Settings,
+    client: Any,
+    observe: Callable[[str, float], None] | None = None,
+    epochs: Epochs | None = None,
 ) -> SessionStore:
-    """Return the store of these settings; it connects when it is first used."""
+    """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
     policy = SessionPolicy(
         refresh_ttl=tokens.refresh_ttl,
@@ -83,8 +87,9 @@ def open_store(
         leeway=tokens.leeway,
         access_ttl=tokens.access_ttl,
     )
-    client = open_client(endpoint, redis.timeout)
-    return SessionStore(client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe)
+    return SessionStore(
+        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+    )
 
 
 def open_provider(settings: Settings) -> Provider:
