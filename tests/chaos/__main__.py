@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from itertools import groupby
-from pathlib import Path
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.report import table

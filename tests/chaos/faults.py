@@ -1,8 +1,8 @@
 """The table of faults: how each is done, how it ends, and what must go on meanwhile.
 
-    prepare   before sessions are ended and the load begins (a snapshot is taken, a replica joins)
-    inject    the fault
-    heal      returns when Redis could serve again
+prepare   before sessions are ended and the load begins (a snapshot is taken, a replica joins)
+inject    the fault
+heal      returns when Redis could serve again
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _pause_the_replica(scene: Scene) -> None:
 
 def _resume_the_replica(scene: Scene) -> None:
     scene.spare.resume()
-    until(lambda: scene.spare.answers(), "the replica answers")
+    until(scene.spare.answers, "the replica answers")
 
 
 # --- the way to it ---
@@ -297,5 +297,3 @@ FAULTS = (
     Fault("connections reset within replies", _weather(Weather(cut_after=3)), _clear),
     Fault("garbage in the place of replies", _weather(Weather(garbage=b"+HTTP/1.1 400 Bad Request\r\n\x00*")), _clear),
 )
-
-

@@ -90,7 +90,7 @@ class Proxy:
         self.port: int = self._place.getsockname()[1]
         self.target = 0
         self.openings: list[Opening] = []
-        self.most = 0
+        self.most = 0  # connections at one time
         self.accept()
 
     def set(self, weather: Weather) -> None:
@@ -146,7 +146,7 @@ class Proxy:
         assert task is not None
         self._links.add(task)
         self._open.add(writer)
-        self.most = max(self.most, len(self._open))
+        self.most = max(self.most, len(self._links))
         try:
             with suppress(OSError):
                 await self._link(reader, writer)
@@ -212,5 +212,3 @@ def _abort(writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
-
-

@@ -1,4 +1,4 @@
-"""One fault: sessions are begun, some ended; then load, the fault, its end, the return of the service; then the laws."""
+"""One fault: sessions begin, some end; then load, the fault, its end, the return of the service; then the laws."""
 
 from __future__ import annotations
 

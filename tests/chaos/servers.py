@@ -64,7 +64,7 @@ class Store(RedisServer):
         """Become a replica of another, reached at its port or at this one, and wait until it has what that one has."""
         self.admin.replicaof("127.0.0.1", port or primary.port)
         until(self._follows, "the replica has its primary's data")
-        until(lambda: primary.has_replica(), "the primary knows that the replica has it")
+        until(primary.has_replica, "the primary knows that the replica has it")
 
     def lead(self) -> None:
         self.admin.replicaof("NO", "ONE")
@@ -75,7 +75,7 @@ class Store(RedisServer):
 
     def has_replica(self) -> bool:
         found = self.admin.info("replication").get("slave0", {})
-        return found.get("state") == "online"
+        return bool(found.get("state") == "online")
 
     def close(self) -> None:
         self.stop()  # SIGKILL, which a stopped process takes too
@@ -84,7 +84,7 @@ class Store(RedisServer):
 
     def _follows(self) -> bool:
         info = self.admin.info("replication")
-        return info["role"] == "slave" and info["master_link_status"] == "up"
+        return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 def until(condition: Any, what: str, seconds: float = TIMEOUT) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.chaos.proxy import LoopThread, Proxy, Weather
 from tests.chaos.servers import PASSWORD, Backend, Store, until
-from tests.e2e.harness import Gateway, Site, route
 from tests.e2e.harness import PASSWORD as USERS_PASSWORD
+from tests.e2e.harness import Gateway, Site, route
 from tests.e2e.wire import ask, json_request
 
 TIMEOUT = 0.25  # seconds; redis.timeout as it is by default
@@ -59,6 +60,8 @@ def world(redis: Mapping[str, Any] | None = None) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
         thread = stack.enter_context(LoopThread())
         backend = thread.run(_backend(thread))
+        stack.callback(thread.loop.call_soon_threadsafe, backend.close)
+        address = f"http://127.0.0.1:{backend.sockets[0].getsockname()[1]}"
         proxies = [Proxy(thread) for _ in range(2)]
         for proxy in proxies:
             stack.callback(proxy.close)
@@ -67,7 +70,7 @@ def world(redis: Mapping[str, Any] | None = None) -> Iterator[World]:
         gateways = []
         for proxy in proxies:
             section = {"url": f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0", **(redis or {})}
-            gateways.append(stack.enter_context(site.serve(ready=503, redis=section, **_options(backend))))
+            gateways.append(stack.enter_context(site.serve(ready=503, redis=section, **_options(address))))
         yield World(thread, site, proxies, gateways)
 
 
@@ -82,6 +85,5 @@ def _options(backend: str) -> dict[str, Any]:
     }
 
 
-async def _backend(thread: LoopThread) -> str:
-    server = await thread.loop.create_server(Backend, "127.0.0.1", 0)
-    return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+async def _backend(thread: LoopThread) -> asyncio.Server:
+    return await thread.loop.create_server(Backend, "127.0.0.1", 0)
