@@ -25,12 +25,23 @@ from gateway.grants import Grants, Limits, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
 from gateway.identity.passwords import PasswordPool
-from gateway.parts import Keys, cookie_path, make_cookies, open_provider, open_store, redis_endpoint, route_table
+from gateway.parts import (
+    Keys,
+    cookie_path,
+    make_cookies,
+    open_provider,
+    open_store,
+    redis_endpoint,
+    rolled_back,
+    route_table,
+)
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.connect import open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
@@ -66,14 +77,17 @@ class Worker:
         self.keys = Keys(settings)
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
             redis.timeout,
+            self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, endpoint, self.telemetry.store)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
@@ -106,6 +120,7 @@ class Worker:
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        self.epochs.start()
         self.liveness.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -116,6 +131,7 @@ class Worker:
         self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
+        await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Ledger:
     entries: list[Entry] = field(default_factory=list)
     broken: Counter[str] = field(default_factory=Counter)
     lossy: bool = False
+    gone_since: float = math.inf  # when the sessions that were begun before the fault had gone
     accepted: int = 0  # answers that let an ended session or a revoked token in
     signed_out: int = 0  # answers that told the client of a session that is alive to sign in again
     cleared: int = 0  # cookies taken away from such a client
@@ -62,6 +64,8 @@ class Ledger:
         if role == ENDED and reply.status == 200:
             self.accepted += 1
             self.broken["an ended token was let in"] += 1
+        if role in SIGNED_OUT and entry.is_good and reply.begun > self.gone_since:
+            self.broken[f"{role}: let in after Redis has lost the session"] += 1
         over = reply.kind in SIGNED_OUT.get(role, ())
         if over and not self.lossy:
             self.signed_out += 1

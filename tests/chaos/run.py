@@ -108,6 +108,8 @@ class _Run:
         self.injected_at = time.monotonic()
         fault.inject(self.scene)
         self.done_at = time.monotonic()
+        if fault.fate == "gone":
+            self.ledger.gone_since = self.done_at
         if fault.is_outage:
             self._do(self._said)
         time.sleep(max(0.0, self.done_at + TIMEOUT + MARGIN - time.monotonic()))  # what was asked before is answered

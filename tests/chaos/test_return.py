@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.sessions.connect import MAX_CONNECTIONS
+from gateway.sessions.connections import MAX_CONNECTIONS
 from tests.chaos.client import Http
 from tests.chaos.proxy import LIVE
 from tests.chaos.servers import Store, until
