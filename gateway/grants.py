@@ -139,6 +139,8 @@ class Grants:
         Raises NotFound where there is none, alike for another user's session. Raises StoreUnavailable.
         """
         session = await self._store.get(session_id)
+        if session is None:  # ended, but perhaps not confirmed: who asks again is told so (wait_replicas)
+            await self._store.end(session_id)
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
         if await self._store.end(session_id):

@@ -15,10 +15,9 @@ from typing import Any, Literal
 from tests.chaos.ledger import LOGIN, LOGOUT, NEEDS_REDIS, REFRESH, RENEW
 from tests.chaos.proxy import CLEAR, Proxy, Weather
 from tests.chaos.servers import AOF, PASSWORD, Store, until
-from tests.chaos.world import TIMEOUT, World
+from tests.chaos.world import TIMEOUT, WAITING, World
 
 SNAPSHOTS = ("--appendonly", "no")  # what is on disk is what SAVE wrote
-WAITING = {"wait_replicas": 1}
 
 
 class Scene:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from tests.chaos.proxy import CLEAR, Weather
 from tests.chaos.servers import Store, until
 from tests.chaos.sessions import Held, decided, login
-from tests.chaos.world import World, world
+from tests.chaos.world import GRACE, World
 from tests.e2e.harness import Gateway
 from tests.e2e.wire import ask, request
 
-GRACE = 2.0  # seconds
 TICK = 0.01  # seconds; the loop's clock goes by milliseconds
 CUT = Weather(lose_requests=True, lose_replies=True)
-
-
-@pytest.fixture(scope="module")
-def lenient() -> Iterator[World]:
-    with world({"on_outage": "allow-recent", "outage_grace": f"{GRACE:g}s"}) as made:
-        yield made
 
 
 def status(gateway: Gateway, session: Held) -> int:

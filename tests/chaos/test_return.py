@@ -5,28 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
-
-import pytest
 
 from gateway.sessions.connections import MAX_CONNECTIONS
 from tests.chaos.client import Http
 from tests.chaos.proxy import LIVE
 from tests.chaos.servers import Store, until
 from tests.chaos.sessions import Held, login
-from tests.chaos.world import World, world
+from tests.chaos.world import World
 from tests.e2e.harness import Site, route
 from tests.e2e.wire import ask, json_request, request
 from tests.redis_server import free_port
 
 OUTAGE = 3.0  # seconds
 CLIENTS = 100
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[World]:
-    with world() as made:
-        yield made
 
 
 async def refresh_until_served(port: int, session: Held, kinds: Counter[str]) -> None:

@@ -15,6 +15,9 @@ from tests.e2e.wire import ask, json_request
 
 TIMEOUT = 0.25  # seconds; redis.timeout as it is by default
 PREFIX = "chaos"
+GRACE = 2.0  # seconds; outage_grace
+WAITING = {"wait_replicas": 1}
+LENIENT = {"on_outage": "allow-recent", "outage_grace": f"{GRACE:g}s"}
 
 
 class World:
