@@ -50,6 +50,7 @@ class Ledger:
     """The answers of one fault. `lossy` from the moment on at which the fault took sessions away."""
 
     entries: list[Entry] = field(default_factory=list)
+    pings: list[tuple[float, float]] = field(default_factory=list)  # when Redis itself was asked, and for how long
     broken: Counter[str] = field(default_factory=Counter)
     lossy: bool = False
     gone_since: float = math.inf  # when the sessions that were begun before the fault had gone

@@ -73,7 +73,7 @@ class _Run:
 
     def row(self) -> Row:
         before = [_refusals(gateway) for gateway in self.world.gateways]
-        load = Load(self.world, self.sessions, self.ledger)
+        load = Load(self.world, self.scene.store, self.sessions, self.ledger)
         load.start()
         try:
             self._do(self._warm_up, self._inject)
@@ -198,11 +198,16 @@ class _Run:
             if role in fault.down and len(refused) < len(mine):
                 served = Counter(e.kind for e in mine if e.kind != UNAVAILABLE)
                 self.broken.append(f"{role}: answered during the fault: {dict(served)}")
-            if role not in fault.down and fault.calm and refused:
+            if role not in fault.down and fault.calm and refused and not self._machine_stalled():
                 self.broken.append(f"{role}: {len(refused)} of {len(mine)} refused though it needs nothing that failed")
         waits = [e.seconds for e in steady if e.role == LIVE]
         if LIVE in fault.down and waits and median(waits) > TIMEOUT / 2:
             self.broken.append("live checks wait for a Redis that is known to be away")
+
+    def _machine_stalled(self) -> bool:
+        """Whether Redis or a gateway stood still for so long, the fault aside, that a check may have been late."""
+        asked = [seconds for begun, seconds in self.ledger.pings if self.steady_at - 1 < begun < self.healing_at]
+        return max([*asked, *(self.ledger.slowest(replica, OPEN) for replica in (0, 1))]) > TIMEOUT / 2
 
     def _law_of_time(self, replica: int) -> None:
         noise = self.ledger.slowest(replica, OPEN)

@@ -17,13 +17,17 @@ from tests.redis_server import RedisServer
 PASSWORD = "the-password-of-redis"
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 TIMEOUT = 20.0  # seconds for what a server is waited for
+# An AOF in memory: how fast a disk is must not decide what a fault comes to.
+_FOLDER = next(folder for folder in ("/dev/shm", "/tmp") if Path(folder).is_dir())
 
 
 class Store(RedisServer):
     """A Redis with a password and a directory of its own, and a connection of the test's that outlives every fault."""
 
     def __init__(self, options: Sequence[str] = AOF) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="tg-chaos-", dir="/tmp")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="tg-chaos-", dir=_MEMORY if Path(_MEMORY).is_dir() else "/tmp"
+        )
         self.directory = Path(self._folder.name)
         access = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--maxmemory-policy", "noeviction")
         # A replica is given its data at once, and not after the 5 s that others may join within.
@@ -65,6 +69,11 @@ class Store(RedisServer):
         self.admin.replicaof("127.0.0.1", port or primary.port)
         until(self._follows, "the replica has its primary's data")
         until(primary.has_replica, "the primary knows that the replica has it")
+
+    def hand_over(self) -> None:
+        """Have the replica lead and become its replica, without losing a write and without ending a connection."""
+        self.admin.execute_command("FAILOVER")
+        until(self._follows, "the primary has become a replica")
 
     def lead(self) -> None:
         self.admin.replicaof("NO", "ONE")
