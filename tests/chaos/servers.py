@@ -25,9 +25,7 @@ class Store(RedisServer):
     """A Redis with a password and a directory of its own, and a connection of the test's that outlives every fault."""
 
     def __init__(self, options: Sequence[str] = AOF) -> None:
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="tg-chaos-", dir=_MEMORY if Path(_MEMORY).is_dir() else "/tmp"
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="tg-chaos-", dir=_FOLDER)
         self.directory = Path(self._folder.name)
         access = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--maxmemory-policy", "noeviction")
         # A replica is given its data at once, and not after the 5 s that others may join within.
