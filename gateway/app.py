@@ -25,16 +25,7 @@ from gateway.grants import Grants, Limits, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
 from gateway.identity.passwords import PasswordPool
-from gateway.parts import (
-    Keys,
-    cookie_path,
-    make_cookies,
-    open_provider,
-    open_store,
-    redis_endpoint,
-    rolled_back,
-    route_table,
-)
+from gateway.parts import Keys, cookie_path, make_cookies, open_provider, open_store, redis_endpoint, route_table
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
@@ -78,7 +69,7 @@ class Worker:
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
         client = open_client(endpoint, redis.timeout)
-        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=rolled_back)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
@@ -178,6 +169,10 @@ class Worker:
             self.telemetry.store_up(was_up)
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
+
+    def _rolled_back(self, partition: str) -> None:
+        audit("store_rolled_back", partition=partition)
+        self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
         """Take up keys that are added or removed, in every worker and without a call."""

@@ -12,9 +12,9 @@ from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, read_keys, read_users
+from gateway.settings import Settings, SettingsError, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
-from gateway.telemetry import Telemetry, audit
+from gateway.telemetry import Telemetry
 from gateway.tokens.access import AccessRule
 from gateway.tokens.keyring import KeyFile, Keyring, RefreshKeys
 from gateway.tokens.refresh import RefreshTokens
@@ -59,20 +59,23 @@ def key_files(settings: Settings) -> list[KeyFile]:
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
-    """Return where Redis is. Raises ValueError that says what is wrong and never repeats a secret."""
+    """Return where Redis is. Raises SettingsError that says what is wrong and never repeats a secret."""
     redis = settings.redis
-    return parse_url(
-        redis.url.get_secret_value(),
-        username=redis.username,
-        password="" if redis.password_file else redis.password.get_secret_value(),
-        password_file=str(redis.password_file or ""),
-        sentinel_username=redis.sentinel_username,
-        sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
-        sentinel_password_file=str(redis.sentinel_password_file or ""),
-        tls_ca=str(redis.tls_ca or ""),
-        tls_cert=str(redis.tls_cert or ""),
-        tls_key=str(redis.tls_key or ""),
-    )
+    try:
+        return parse_url(
+            redis.url.get_secret_value(),
+            username=redis.username,
+            password="" if redis.password_file else redis.password.get_secret_value(),
+            password_file=str(redis.password_file or ""),
+            sentinel_username=redis.sentinel_username,
+            sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
+            sentinel_password_file=str(redis.sentinel_password_file or ""),
+            tls_ca=str(redis.tls_ca or ""),
+            tls_cert=str(redis.tls_cert or ""),
+            tls_key=str(redis.tls_key or ""),
+        )
+    except ValueError as error:
+        raise SettingsError([f"redis.url: {error}"]) from None
 
 
 def open_store(
@@ -94,10 +97,6 @@ def open_store(
     return SessionStore(
         client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
     )
-
-
-def rolled_back(partition: str) -> None:
-    audit("store_rolled_back", partition=partition)
 
 
 def open_provider(settings: Settings) -> Provider:
