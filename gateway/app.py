@@ -74,6 +74,7 @@ class Worker:
             endpoint,
             redis.prefix,
             redis.timeout,
+            self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )

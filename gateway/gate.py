@@ -20,6 +20,7 @@ from gateway.tokens.claims import Claims
 
 ALIVE = int(Verdict.ALIVE)
 ENDED = int(Verdict.ENDED)
+MARK_AGAIN = 1.0  # seconds
 
 
 class Verifier(Protocol):
@@ -164,8 +165,8 @@ class Gate:
     async def _mark_now(self, claims: Claims) -> None:
         try:
             await self._mark_used(claims.sid, claims.n)
-        except GatewayError:
-            claims.memo.pop("used", None)  # the next request with this token tries again
+        except GatewayError:  # a request with this token tries again, but not each one in an outage
+            asyncio.get_running_loop().call_later(MARK_AGAIN, claims.memo.pop, "used", None)
 
 
 def bearer_token(authorization: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, read_keys, read_users
+from gateway.settings import Settings, SettingsError, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
 from gateway.tokens.access import AccessRule
@@ -59,16 +59,23 @@ def key_files(settings: Settings) -> list[KeyFile]:
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
-    """Return where Redis is. Raises ValueError that says what is wrong and never repeats a secret."""
+    """Return where Redis is. Raises SettingsError that says what is wrong and never repeats a secret."""
     redis = settings.redis
-    return parse_url(
-        redis.url.get_secret_value(),
-        username=redis.username,
-        password=redis.password.get_secret_value(),
-        tls_ca=str(redis.tls_ca or ""),
-        tls_cert=str(redis.tls_cert or ""),
-        tls_key=str(redis.tls_key or ""),
-    )
+    try:
+        return parse_url(
+            redis.url.get_secret_value(),
+            username=redis.username,
+            password="" if redis.password_file else redis.password.get_secret_value(),
+            password_file=str(redis.password_file or ""),
+            sentinel_username=redis.sentinel_username,
+            sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
+            sentinel_password_file=str(redis.sentinel_password_file or ""),
+            tls_ca=str(redis.tls_ca or ""),
+            tls_cert=str(redis.tls_cert or ""),
+            tls_key=str(redis.tls_key or ""),
+        )
+    except ValueError as error:
+        raise SettingsError([f"redis.url: {error}"]) from None
 
 
 def open_store(
