@@ -25,7 +25,7 @@ from gateway.proxy.head import Head
 from gateway.proxy.headers import without
 from gateway.proxy.outgoing import head_bytes, request_name, schemes
 from gateway.proxy.refusal import render
-from gateway.proxy.renewal import Renewed
+from gateway.proxy.renewal import NO_STORE, Renewed
 from gateway.proxy.tunnel import GOING_AWAY, SIGNED_OUT, Tunnel, asked, bearer_subprotocol
 from gateway.tokens.claims import Claims
 
@@ -425,7 +425,7 @@ class Exchange:
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or request_name(self))
+        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self._refused_extra(error), self.request_id or request_name(self))
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
         self.held = []
         if self.whole or not keep:
@@ -433,6 +433,12 @@ class Exchange:
         else:  # read the rest of the body, so that the connection can be kept
             protocol.resume_reading()
             protocol.wait_for(self.plane.header_timeout)
+
+    def _refused_extra(self, error: GatewayError) -> bytes:
+        """Return what a refusal carries of a refresh: no token of a session that ended since (contract 6.3)."""
+        if self.override and isinstance(error, errors.RevokedToken) and self.plane.renewer is not None:
+            return self.plane.renewer.clear()
+        return self.extra.replace(NO_STORE, b"")  # every refusal says so already
 
     def broken(self, error: GatewayError) -> None:
         """The request's body cannot be read on: malformed, or too large."""
