@@ -28,7 +28,7 @@ async def token(services: Services, request: Request) -> Response:
     presented = cookies.read_refresh(request, services.cookies)
     if presented is None:
         raise InvalidRequest("refresh_token is missing")
-    cookies.check_origin(request, services.issuer)
+    cookies.check_origin(request, services.issuer, services.cookies)
     try:
         return token_response(services, await _refresh(services, request, presented), in_cookie=True)
     except InvalidGrant as error:  # and nothing else: an outage must not sign anyone out
@@ -49,7 +49,7 @@ def token_response(services: Services, tokens: TokenSet, in_cookie: bool) -> Res
     if in_cookie:
         if services.cookies.access:  # no token where a script could read it
             content.pop("access_token")
-        return json_answer(content, extra=services.cookies.hand_out(tokens, services.clock()))
+        return json_answer(content, extra=services.cookies.hand_out(tokens))
     return json_answer(content | {"refresh_token": tokens.refresh_token})
 
 

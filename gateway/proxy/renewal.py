@@ -100,7 +100,7 @@ class Renewer:
     async def _fly(self, refresh_token: bytes, ip: str, request_id: str) -> Renewed:
         tokens = await self._refresh(refresh_token, ip, request_id)
         now = self._clock()
-        headers = _lines(self._names.hand_out(tokens, now))
+        headers = _lines(self._names.hand_out(tokens))
         if not self._names.access:
             headers += b"X-Access-Token: %b\r\nX-Access-Token-Expires-In: %d\r\n" % (
                 tokens.access_token.encode(),

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 
 import gateway
 from gateway import cli
-from gateway.app import open_store, redis_endpoint
 from gateway.identity import passwords
+from gateway.parts import open_store, redis_endpoint
 from gateway.sessions.store import NewSession, Session
 from gateway.settings import load
 from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys
