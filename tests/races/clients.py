@@ -1,7 +1,7 @@
 """Clients that write down what they ask and what they are answered.
 
-A `Seat` is what a browser's tabs share: the newest tokens of one session. A `Recorder` is one of the tabs: a thread with
-connections of its own to every replica.
+A `Seat` is what a browser's tabs share: the newest tokens of one session. A `Recorder` is one of the tabs: a thread
+with connections of its own to every replica.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from tests.e2e.harness import ADMIN_TOKEN, USERS
-from tests.e2e.wire import Answer, Client, json_request, request
+from tests.e2e.harness import USERS
+from tests.e2e.wire import Answer, Client, request
 from tests.races import calls
 from tests.races.calls import Grant
 from tests.races.conftest import Cluster
@@ -192,7 +192,7 @@ def at_once(*actions: Callable[[], object]) -> None:
         try:
             barrier.wait(10)
             action()
-        except BaseException as error:  # noqa: BLE001  # told below
+        except BaseException as error:  # told below
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]

@@ -18,12 +18,11 @@ from tests.e2e.harness import Gateway, Site, route, running
 from tests.redis_server import RedisServer
 
 SCALE = max(1, int(os.environ.get("RACES_SCALE", "1")))  # how many times the examples, rounds and seconds of CI
-TWO_WORKERS = ("--workers", "2")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Replicas that share keys, users and Redis; the last has two workers. `path` is live, `renewing` refreshes too."""
+    """Replicas that share keys, users and Redis. `path` is a live route, `renewing` one that refreshes too."""
 
     site: Site
     replicas: tuple[Gateway, ...]
@@ -64,22 +63,20 @@ def backend() -> Iterator[Backend]:
         yield made
 
 
-def _three(
-    redis: RedisServer, backend: Backend, prefix: str, **token_settings: str
-) -> Iterator[Cluster]:
-    with Site(redis.url, prefix) as site:
-        sections = {"tokens": token_settings}
-        with cluster(site, backend, [((), {}, sections), ((), {}, sections), (TWO_WORKERS, {}, sections)]) as made:
-            yield made
-
-
 @pytest.fixture(scope="session")
 def strict(shared_redis: RedisServer, backend: Backend) -> Iterator[Cluster]:
-    """No grace, and access tokens that last: what a refresh comes to does not hang on the time."""
-    yield from _three(shared_redis, backend, "strict", refresh_grace="0s")
+    """No grace, access tokens that last: what a refresh comes to does not hang on the time. The last has two workers."""
+    with Site(shared_redis.url, "strict") as site:
+        sections = {"tokens": {"refresh_grace": "0s"}}
+        processes = [((), {}, sections), ((), {}, sections), (("--workers", "2"), {}, sections)]
+        with cluster(site, backend, processes) as made:
+            yield made
 
 
 @pytest.fixture(scope="session")
 def lively(shared_redis: RedisServer, backend: Backend) -> Iterator[Cluster]:
     """Access tokens that expire every second, and the usual grace."""
-    yield from _three(shared_redis, backend, "lively", access_ttl="1s", leeway="0s")
+    with Site(shared_redis.url, "lively") as site:
+        sections = {"tokens": {"access_ttl": "1s", "leeway": "0s"}}
+        with cluster(site, backend, [((), {}, sections)] * 3) as made:
+            yield made

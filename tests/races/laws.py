@@ -44,20 +44,6 @@ def breaches(history: History, grace: float = 0.0, lifetime: float = math.inf) -
     return found
 
 
-def late_refreshes(history: History) -> Operations:
-    """Return the refreshes that overlapped what ended their session and whose 200 was read after its answer.
-
-    Not a breach (see above); a test may count them to know that it did race.
-    """
-    found = []
-    for login in history.sessions().values():
-        mine = about(history.operations, login)
-        enders = [each for each in mine if ends(each, login) and each.result is Result.OK]
-        served = [each for each in mine if each.kind is Kind.REFRESH and each.result is Result.OK]
-        found += [each for each in served if any(e.answered < each.answered and each.invoked < e.answered for e in enders)]
-    return found
-
-
 def _served(mine: Operations, kind: Kind) -> Operations:
     return [each for each in mine if each.kind is kind and each.result is Result.OK]
 
@@ -137,7 +123,7 @@ def _causes(mine: Operations, login: Operation, grace: float, lifetime: float) -
 
 
 def _last_rotation(mine: Operations, until: float) -> float:
-    """Return the earliest moment at which the last rotation may have been: the first refresh with a token is no replay."""
+    """Return the earliest moment at which the last rotation may have been: later refreshes with a token are replays."""
     first: dict[str, float] = {}
     for each in mine:
         if each.kind is Kind.REFRESH and each.result is Result.OK and each.answered <= until:

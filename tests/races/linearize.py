@@ -1,11 +1,11 @@
 """Is a history linearizable? Could each operation have taken place at one moment between its invocation and its answer,
 one after the other, each answered as the table of tokens/rotation.py says?
 
-The table itself is the specification (`rotate`), with a live check and the ways to end a session beside it. Sessions are
-apart from each other, so each is judged alone (Herlihy and Wing 1990, locality). The search goes through the
+The table itself is the specification (`rotate`), with a live check and the ways to end a session beside it. Sessions
+are apart from each other, so each is judged alone (Herlihy and Wing 1990, locality). The search goes through the
 events in the order of time and keeps every configuration that explains what was answered so far (Wing and Gong 1993;
-Lowe 2017, "just-in-time"): a state of the session, what is open but has not taken place, and what was lost and
-has not taken place. It stays small, because
+Lowe 2017, "just-in-time"): a state of the session, what is open but has not taken place, and what was lost and has not
+taken place. It stays small, because
 
 - an operation that fits and changes nothing is done at once: it could only fit worse later;
 - of two configurations that differ in lost operations alone, the one with more of them left explains all that

@@ -136,7 +136,7 @@ def test_rotation_goes_on_from_replica_to_replica_whatever_their_clocks(replicas
 
 @pytest.mark.parametrize("used_at", [RIGHT, AHEAD, BEHIND])
 def test_a_grace_that_began_at_one_clock_is_judged_alike_at_the_others(replicas: Cluster, used_at: int) -> None:
-    """Within it, the others replay; the one that has no grace takes it for reuse, although its clock is an hour behind."""
+    """Within it the others replay; the one that has no grace takes it for reuse, though its clock is an hour behind."""
     first = login(replicas, RIGHT)
     second = calls.granted(refresh(replicas, used_at, first.refresh))
     assert get(replicas, used_at, second.access).status == 200

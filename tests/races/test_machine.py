@@ -1,7 +1,7 @@
-"""Random histories of clients over three replicas, one of them of two workers, and a real Redis, beside the rotation table.
+"""Random histories of clients over three replicas, one of two workers, and a real Redis, beside the rotation table.
 
-Whatever the clients do, one after the other or at once, every answer is one that the table explains, and after every step
-all replicas agree on which sessions live. CI runs the same few examples every time. For more, and others each time:
+Whatever the clients do, one after the other or at once, every answer is one that the table explains, and after every
+step all replicas agree on which sessions live. CI runs the same few examples each time. For more, and others each time:
 
     RACES_SCALE=20 make test PYTEST_ARGS=tests/races/test_machine.py
 """
@@ -18,7 +18,14 @@ from typing import Any, ClassVar
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.e2e.harness import USERS
 from tests.e2e.wire import Answer, Client, ask, request
