@@ -143,7 +143,7 @@ class Gate:
         if rule.auth == "none":
             return None
         token, by_cookie = self.find(all_of(headers, b"authorization"), all_of(headers, b"cookie"))
-        if by_cookie and method not in cookies.SAFE:
+        if by_cookie and (method not in cookies.SAFE or _upgrades(headers)):
             own = host or b"".join(all_of(headers, b"host")[:1]).decode("latin-1")
             self.check_origin(headers, own, [scheme])
         claims = self.verify(token) if token is not None else None
@@ -188,6 +188,11 @@ def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     if len(values) > 1:
         raise InvalidToken("several Authorization headers")
     return values[0] if values else None
+
+
+def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request asks for a WebSocket, also where the proxy that tells of it kept `Upgrade` to itself."""
+    return any(name in (b"upgrade", b"sec-websocket-key") for name, _ in headers)
 
 
 def all_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -30,6 +30,7 @@ from gateway.tokens.refresh import RefreshToken, RefreshTokens
 from gateway.tokens.rotation import Outcome
 from gateway.tokens.signer import AccessToken, CannotMint, Signer
 
+_ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # combining marks of Latin, Greek and Cyrillic
 _SERVED = frozenset({Outcome.ROTATED, Outcome.REPLAYED})
 
 
@@ -268,8 +269,13 @@ def network(ip: str) -> str:
 
 
 def alike(username: str) -> str:
-    """Return what a rate limit counts as one user: a provider may take `Alice`, `alice ` and full-width for one."""
-    return unicodedata.normalize("NFKC", username).casefold().strip()
+    """Return what a rate limit counts as one user: whatever a provider may take for one.
+
+    That is `Alice`, `alice `, full-width letters, and what databases' collations do not tell apart: accents, and
+    characters that are not seen. Two users who share a limit by this are no harm.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", username).casefold())
+    return "".join(c for c in folded if c not in _ACCENTS and unicodedata.category(c) != "Cf").strip()
 
 
 def _changed(known: str, told: str) -> bool:
