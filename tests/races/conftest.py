@@ -65,7 +65,7 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture(scope="session")
 def strict(shared_redis: RedisServer, backend: Backend) -> Iterator[Cluster]:
-    """No grace, access tokens that last: what a refresh comes to does not hang on the time. The last has two workers."""
+    """No grace, access tokens that last: a refresh does not hang on the time. The last replica has two workers."""
     with Site(shared_redis.url, "strict") as site:
         sections = {"tokens": {"refresh_grace": "0s"}}
         processes = [((), {}, sections), ((), {}, sections), (("--workers", "2"), {}, sections)]

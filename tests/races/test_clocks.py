@@ -11,6 +11,7 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,18 @@ def test_a_revocation_holds_wherever_the_token_was_good_whatever_the_clock_of_wh
     assert ask(port, calls.revoke(right)).status == ask(port, calls.revoke(ahead)).status == 200
     assert [get(replicas, replica, right).error for replica in NEAR] == [REVOKED] * 3
     assert get(replicas, AHEAD, ahead).error == REVOKED
+
+
+def test_a_revocation_outlives_the_token_at_the_replica_whose_clock_is_behind(replicas: Cluster) -> None:
+    """The token is good until `exp` and the leeway have passed by each replica's own clock."""
+    session = login(replicas, RIGHT).session
+    signer = replicas.site.signer(access_ttl=1)
+    words: dict[str, Any] = {"roles": [], "scope": "", "claims": {}, "counter": 0}
+    token = signer.mint(subject="u-alice", session_id=session, now=time.time() - 9, **words).token
+    assert get(replicas, SLOW, token).status == 200
+    assert ask(replicas.replicas[RIGHT].port, calls.revoke(token)).status == 200
+    until(lambda: get(replicas, RIGHT, token).error == EXPIRED, "the token expires")
+    assert get(replicas, SLOW, token).error == REVOKED
 
 
 @pytest.mark.parametrize("ended_at", ALL)
