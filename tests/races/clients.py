@@ -125,6 +125,8 @@ class Recorder:
             seat.take(given)
         elif time.time() < calls.claims(grant.access)["exp"]:
             inside.result = Result.VOID
+        else:  # the session was let in, by a token that nobody was given
+            operation.presented = ""
         return self._answer(operation, _result(answer))
 
     def end(self, replica: int, seat: Seat, way: str) -> Result:
