@@ -60,6 +60,7 @@ class ControlExchange:
         self.early = []
         if self.whole:
             self.cycle.more_body = False
+            self.cycle.message_event.set()  # or who reads the body waits for one that is not there
         self.task = task = protocol.loop.create_task(self.cycle.run_asgi(protocol.app))
         protocol.server_state.tasks.add(task)
         task.add_done_callback(protocol.server_state.tasks.discard)

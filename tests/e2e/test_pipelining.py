@@ -102,3 +102,19 @@ def test_empty_lines_before_a_request_are_ignored(gateway: Gateway, backend: Bac
     with Client(gateway.port) as client:  # RFC 9112 2.2
         assert client.ask(b"\r\n" + request("GET", spot.path()), "GET").status == 200
         assert client.ask(b"\r\n\r\n" + request("GET", spot.path()), "GET").status == 200
+
+
+@pytest.mark.parametrize("pipelined", [False, True], ids=["one after the other", "pipelined"])
+def test_a_sign_out_without_a_body_needs_none_behind_another_request(
+    gateway: Gateway, backend: Backend, pipelined: bool
+) -> None:
+    """Its head differs from the one before in the first line alone, and it is whole before it is its turn."""
+    token = gateway.login("bob")["access_token"]
+    first = request("GET", backend.spot().path("/guarded"), token=token)
+    second = request("POST", "/auth/logout", token=token)
+    with Client(gateway.port, timeout=5) as client:
+        if pipelined:
+            client.send(first + second)
+            assert [client.answer("GET").status, client.answer("POST").status] == [200, 204]
+        else:
+            assert [client.ask(first).status, client.ask(second).status] == [200, 204]
