@@ -60,6 +60,14 @@ class InvalidToken(Unauthorized):
     challenge = ', error="invalid_token", error_description="The access token is not valid"'
 
 
+class EarlyToken(InvalidToken):
+    """All is good but the time: `iat` or `nbf` is to come. `claims` is what the token said (evidence)."""
+
+    def __init__(self, claims: Claims, reason: str) -> None:
+        super().__init__(reason)
+        self.claims = claims
+
+
 class ExpiredToken(Unauthorized):
     """The signature is good and `exp` has passed. `claims` is what the token said (evidence)."""
 

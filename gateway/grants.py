@@ -47,7 +47,8 @@ class Limits:
 class TokenSet:
     """What a login or a refresh hands out. Times are Unix seconds; `refresh_expires_at` 0 = never.
 
-    `outcome` is "login", "rotated" or "replayed".
+    `refresh_expires_at` and `refreshed_at`, when the session was begun or last rotated, are the store's, the
+    others the signer's. `outcome` is "login", "rotated" or "replayed".
     """
 
     access_token: str = field(repr=False)
@@ -55,6 +56,7 @@ class TokenSet:
     expires_in: int
     refresh_token: str = field(repr=False)
     refresh_expires_at: int
+    refreshed_at: int
     session_id: str
     scope: str
     outcome: str
@@ -262,6 +264,7 @@ class Grants:
             expires_in=max(0, access.expires_at - int(self._clock())),
             refresh_token=refresh,
             refresh_expires_at=session.expires_at,
+            refreshed_at=session.rotated_at,
             session_id=session.id,
             scope=session.scope,
             outcome=outcome,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from gateway.api import body
 from gateway.api.answers import empty, json_answer, only_header
 from gateway.api.services import SIGNED_IN, Services, Verifier, client_ip, request_id
-from gateway.errors import GatewayError, InvalidGrant, StoreUnavailable, Unauthorized
+from gateway.errors import EarlyToken, ExpiredToken, GatewayError, InvalidGrant, StoreUnavailable, Unauthorized
 from gateway.gate import require
 from gateway.grants import Grants
 from gateway.tokens.claims import Claims
@@ -36,7 +36,10 @@ class Revoker:
         self._refresh_tokens = refresh_tokens
 
     async def revoke(self, token: str, now: float, *, by: str, ip: str = "", request_id: str = "") -> None:
-        """Raises StoreUnavailable. A token that is not valid (any more) needs no revocation."""
+        """Raises StoreUnavailable. A token that was never valid needs no revocation.
+
+        Its times are not looked at: another replica's clock, by which the token is good, may be the right one.
+        """
         try:
             presented = self._refresh_tokens.read(token, now)
         except InvalidGrant:
@@ -47,6 +50,8 @@ class Revoker:
     async def _revoke_access(self, token: str, now: float, by: str, ip: str, request_id: str) -> None:
         try:
             claims = self._verifier.verify(token.encode(), now)
+        except (EarlyToken, ExpiredToken) as error:
+            claims = error.claims
         except Unauthorized:
             return
         await self._grants.revoke_token(claims.jti, claims.exp, subject=claims.sub, by=by, ip=ip, request_id=request_id)

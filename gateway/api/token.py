@@ -49,7 +49,7 @@ def token_response(services: Services, tokens: TokenSet, in_cookie: bool) -> Res
     if in_cookie:
         if services.cookies.access:  # no token where a script could read it
             content.pop("access_token")
-        return json_answer(content, extra=services.cookies.hand_out(tokens, services.clock()))
+        return json_answer(content, extra=services.cookies.hand_out(tokens))
     return json_answer(content | {"refresh_token": tokens.refresh_token})
 
 

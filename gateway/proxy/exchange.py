@@ -309,7 +309,8 @@ class Exchange:
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or request_name(self))
+        extra = refreshing.told(self, error)
+        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), extra, self.request_id or request_name(self))
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
         self.held = []
         if self.whole or not keep:

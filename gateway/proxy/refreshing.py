@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.gate import ALIVE
 from gateway.proxy.answer_head import EXPIRED, says_expired
 from gateway.proxy.outgoing import request_name
-from gateway.proxy.renewal import Renewed
+from gateway.proxy.renewal import NO_STORE, Renewed
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import UpstreamConnection
@@ -73,6 +73,14 @@ def confirm(exchange: Exchange, upstream: UpstreamConnection, data: bytes) -> No
     """Before an answer with new tokens goes out: see that they still are the newest; then let it be read on."""
     upstream.pause_reading()
     _start(exchange, _confirm(exchange, upstream, data))
+
+
+def told(exchange: Exchange, error: GatewayError) -> bytes:
+    """Return the header lines of a refresh in a refusal: no tokens of a session that has ended since (contract 6.3)."""
+    renewer = exchange.plane.renewer
+    if renewer is not None and exchange.override and isinstance(error, errors.RevokedToken):
+        return renewer.clear()
+    return exchange.extra.replace(NO_STORE, b"")  # a refusal says so itself
 
 
 async def _renew(exchange: Exchange, credential: bytes) -> None:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import ExpiredToken, InvalidToken
+from gateway.errors import EarlyToken, ExpiredToken, InvalidToken
 from gateway.tokens import jws
 from gateway.tokens.claims import Claims
 from gateway.tokens.keyring import Keyring
@@ -99,9 +99,9 @@ class Verifier:
     def _check_times(self, claims: Claims, now: float) -> None:
         """RFC 7519 4.1.4 to 4.1.6. Expiry comes last: ExpiredToken says that all else is good."""
         if claims.iat > now + self._leeway:
-            raise InvalidToken("issued in the future")
+            raise EarlyToken(claims, "issued in the future")
         if claims.raw.get("nbf", 0) > now + self._leeway:
-            raise InvalidToken("not valid yet")
+            raise EarlyToken(claims, "not valid yet")
         if now >= claims.exp + self._leeway:
             raise ExpiredToken(claims)
 
