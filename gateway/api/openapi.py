@@ -24,7 +24,14 @@ _ERRORS = {
     408: "`request_timeout`",
     413: "`body_too_large`: a body may have 64 KiB",
     429: "`too_many_attempts`, with `Retry-After`",
-    503: "`store_unavailable`, `identity_unavailable` or `draining`, with `Retry-After`",
+    503: "`store_unavailable` or `draining`, with `Retry-After`, or `identity_unavailable`",
+}
+# What an error has beside its code, by status, and whether always
+_ERROR_HEADERS: dict[int, tuple[str, bool, str]] = {
+    401: ("WWW-Authenticate", False, "RFC 6750 3; not with `invalid_credentials`"),
+    405: ("Allow", True, "RFC 9110 10.2.1"),
+    429: ("Retry-After", True, "seconds"),
+    503: ("Retry-After", False, "seconds"),
 }
 _BODY = (400, 408, 413)
 _GUARDED = (401, 503)
@@ -37,13 +44,16 @@ def document() -> Json:
         "info": {
             "title": "tokengate",
             "version": "1",
-            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`.",
+            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`. "
+            "Whatever the operation, what is not valid HTTP gets 400 `bad_request`, a head that is too large 431 "
+            "`headers_too_large`, a method that is not served 405 `method_not_allowed`, and whoever comes to a gateway "
+            "that has too much to do 503 `overloaded`, each in the shape of `Error`.",
         },
         "paths": _paths(),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": _security_schemes(),
-            "responses": {f"Error{status}": _error(text) for status, text in _ERRORS.items()},
+            "responses": {f"Error{status}": _error(status, text) for status, text in _ERRORS.items()},
         },
     }
 
@@ -101,7 +111,7 @@ def _logout() -> Json:
 
 def _list_sessions() -> Json:
     schema: Json = {"type": "array", "items": _ref("Session")}
-    done = _content("The caller's sessions", {"type": "object", "properties": {"sessions": schema}})
+    done = _content("The caller's sessions", _object({"sessions": schema}))
     return _operation("listSessions", "My sessions", _BEARER, done, _GUARDED)
 
 
@@ -112,7 +122,7 @@ def _end_sessions() -> Json:
 
 
 def _end_session() -> Json:
-    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 404))
+    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 400, 404))
 
 
 def _me() -> Json:
@@ -142,12 +152,12 @@ def _verify() -> Json:
 
 
 def _jwks() -> Json:
-    keys: Json = {"type": "object", "properties": {"keys": {"type": "array", "items": {"type": "object"}}}}
+    keys = _object({"keys": {"type": "array", "items": {"type": "object"}}})
     return _operation("jwks", "Public keys (RFC 7517)", _OPEN, _content("A JWK Set", keys), ())
 
 
 def _metadata() -> Json:
-    done = _content("Metadata", {"type": "object"})
+    done = _content("Metadata", _object({"issuer": _TEXT}))
     return _operation("metadata", "Server metadata (RFC 8414)", _OPEN, done, ())
 
 
@@ -184,17 +194,24 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error(text: str) -> Json:
-    headers = {"X-Gateway-Error": {"schema": _TEXT, "description": "the code"}}
+def _error(status: int, text: str) -> Json:
+    headers = {"X-Gateway-Error": _header("the code")}
+    if status in _ERROR_HEADERS:
+        name, always, meaning = _ERROR_HEADERS[status]
+        headers[name] = _header(meaning, always)
     return {"description": text, "headers": headers, "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _header(text: str, always: bool = True) -> Json:
+    return {"description": text, "required": always, "schema": _TEXT}
 
 
 def _schemas() -> Json:
     return {
-        "Error": _object({"error": _TEXT, "error_description": _TEXT}),
+        "Error": _object({"error": _TEXT, "error_description": _TEXT}) | {"additionalProperties": False},
         "TokenResponse": _object(
             {
-                "access_token": _TEXT,
+                "access_token": _TEXT | {"description": "absent where it went into the access cookie"},
                 "token_type": {"const": "Bearer"},
                 "expires_in": {"type": "integer", "description": "seconds"},
                 "access_token_expires_at": _SECONDS,
@@ -203,7 +220,7 @@ def _schemas() -> Json:
                 "session_id": _TEXT,
                 "scope": _TEXT,
             },
-            optional=frozenset({"refresh_token"}),
+            optional=frozenset({"access_token", "refresh_token"}),
         ),
         "Session": _object(
             {

@@ -254,19 +254,24 @@ def answering(pieces: Sequence[bytes], *, closes: bool, request: bytes = REQUEST
 
 
 def answered(pieces: Sequence[bytes], *, closes: bool) -> tuple[Any, ...]:
-    """Return what the client gets of an answer that comes in pieces, and whether its connection is used again.
-
-    An answer that breaks may be cut at any place: of such a one only that it is not whole is compared.
-    """
+    """Return what the client gets of an answer that comes in pieces (see `summary`)."""
     world = answering(pieces, closes=closes)
     try:
-        answers, whole = read_answers(world.client.written)
-        final = [each for each in answers if each[0] >= 200]
-        if world.client.aborted or not (whole and len(final) == 1):
-            return ("broken",)
-        return answers, world.pool.released, world.client.finished or world.client.closing
+        return summary(world)
     finally:
         world.end()
+
+
+def summary(world: World, *, head_only: bool = False) -> tuple[Any, ...]:
+    """Return (answers, times a backend's connection was kept, whether the client's has ended).
+
+    An answer that breaks may be cut at any place: of such a one only that it is not whole is told.
+    """
+    answers, whole = read_answers(world.client.written, head_only=head_only)
+    final = [each for each in answers if each[0] >= 200]
+    if world.client.aborted or not (whole and len(final) == 1):
+        return ("broken",)
+    return answers, world.pool.released, world.client.finished or world.client.closing
 
 
 def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

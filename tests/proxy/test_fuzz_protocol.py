@@ -65,9 +65,7 @@ def test_a_hostile_request_is_the_same_in_any_two_pieces(row: Any) -> None:
 
 @FUZZ
 @given(parts=st.lists(FRAGMENTS, min_size=1, max_size=4), places=PLACES)
-def test_requests_in_a_row_are_the_same_in_any_pieces(
-    parts: list[bytes], places: list[int]
-) -> None:
+def test_requests_in_a_row_are_the_same_in_any_pieces(parts: list[bytes], places: list[int]) -> None:
     alike(b"".join(parts), places)
 
 
@@ -82,9 +80,7 @@ def test_a_broken_request_is_the_same_in_any_pieces(
 
 @FUZZ
 @given(size=st.integers(100, 700), shape=st.sampled_from(["value", "space", "target", "name", "lines"]), places=PLACES)
-def test_the_limit_of_a_head_is_the_same_in_any_pieces(
-    size: int, shape: str, places: list[int]
-) -> None:
+def test_the_limit_of_a_head_is_the_same_in_any_pieces(size: int, shape: str, places: list[int]) -> None:
     target, more = b"/open/x", b""
     if shape == "target":
         target = b"/open/" + b"x" * size
@@ -132,9 +128,7 @@ def test_a_hostile_answer_is_the_same_in_any_two_pieces(bad: Any) -> None:
 @FUZZ
 @given(bad=st.sampled_from(REPLIES), at=st.integers(0, 1 << 16), gone=st.integers(0, 3), put=SNIPPETS, places=PLACES)
 @example(bad=REPLIES[0], at=0, gone=0, put=b"\r\n", places=[])
-def test_a_broken_answer_is_the_same_in_any_pieces(
-    bad: Any, at: int, gone: int, put: bytes, places: list[int]
-) -> None:
+def test_a_broken_answer_is_the_same_in_any_pieces(bad: Any, at: int, gone: int, put: bytes, places: list[int]) -> None:
     place = at % len(bad.data)
     data = bad.data[:place] + put + bad.data[place + gone :]
     whole = answered([data], closes=True)
