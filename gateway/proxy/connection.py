@@ -47,6 +47,7 @@ RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the pars
 LENGTH = frozenset({b"content-length"})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 MAX_INTERIM = 32  # 1xx before an answer
+BARE = frozenset({100, 101, 102, 103})  # the 1xx that llhttp knows to have no body, whatever they say of one
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 STATUS_LINES = {
@@ -398,6 +399,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.interim += 1
             if self.interim > MAX_INTERIM:
                 raise errors.UpstreamInvalid("no end of 1xx")
+            if status not in BARE and (self.left > 0 or self.chunked):  # the parser would read a body (RFC 9110 8.6)
+                raise errors.UpstreamInvalid("a 1xx with a body")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
             self._interim(exchange, status, without_lines(fields, LENGTH))
             self.left, self.chunked = -1, False  # how a 1xx says that it is framed means nothing for the answer

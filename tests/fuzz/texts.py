@@ -112,7 +112,7 @@ def _file() -> Path:
 
 @target(_settings, TOML)
 def settings_file(data: bytes) -> None:
-    """A configuration is settings, or lines that say what is wrong and show no secret."""
+    """A configuration is settings, or printable lines that say what is wrong."""
     path = _file()
     path.write_bytes(data)
     path.chmod(0o600)
@@ -140,7 +140,7 @@ def settings_file(data: bytes) -> None:
     ],
 )
 def environment(data: bytes) -> None:
-    """The same for what the environment says."""
+    """What the environment says is settings, or printable lines that say what is wrong."""
     lines = data.decode("utf-8", "surrogateescape").replace("\0", "").split("\n")
     environ = {name: value for name, mark, value in (line.partition("=") for line in lines) if mark}
     least = {"TOKENGATE_TOKENS__ISSUER": "https://a", "TOKENGATE_TOKENS__AUDIENCE": "api"}
