@@ -3,10 +3,12 @@
     cli         the command line
     server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
     app         the composition root: the only file that knows every room
+    parts       what a worker is made of, each part from the settings
     backends    what routes say of their backends, as groups of upstreams
     settings/   one TOML file, the environment and mounted secrets, read once
     proxy/      the data plane: requests of clients, passed to backends
     api/        the control plane: sign-in, refresh, sessions, revocation, management
+    web/        the pages for people: pure
     gate        raw credentials and a route's rule -> who is calling
     grants      who gets tokens: sign-in and refresh
     sessions/   state: who is signed in, kept in Redis

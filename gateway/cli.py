@@ -200,7 +200,7 @@ def _check_files(settings: Settings) -> str:
 
 
 def _check_keys(settings: Settings) -> str:
-    from gateway.app import key_files
+    from gateway.parts import key_files
     from gateway.tokens.keyring import BadKey, Keyring, RefreshKeys
 
     files = key_files(settings)
@@ -236,7 +236,7 @@ def _check_backends(settings: Settings) -> str:
 
 
 def _check_identity(settings: Settings) -> str:
-    from gateway.app import open_provider
+    from gateway.parts import open_provider
 
     async def open_and_close() -> str:
         provider = open_provider(settings)
@@ -313,7 +313,8 @@ def _shared(settings: Settings) -> Settings:
 
 def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
     """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
-    from gateway.app import open_store, redis_endpoint
+    from gateway.parts import open_store, redis_endpoint
+    from gateway.sessions.connect import open_client
 
     try:
         endpoint = redis_endpoint(settings)
@@ -321,7 +322,7 @@ def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any,
         raise ValueError(f"redis.url: {error}") from None
 
     async def run() -> T:
-        store = open_store(settings, endpoint)
+        store = open_store(settings, open_client(endpoint, settings.redis.timeout))
         try:
             return await ask(store)
         finally:

@@ -29,13 +29,22 @@ class Verifier(Protocol):
 class Gate:
     """Finds, verifies and checks the credential of a request.
 
-    `access_cookie` names the cookie that may hold the access token, "" where there is none; `issuer` is the
-    gateway's public URL, whose origin counts as its own.
+    `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
+    lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
     what makes the refresh token handed out with it count as used (rotation table).
     """
 
-    __slots__ = ("_clock", "_issuer", "_liveness", "_mark_used", "_marking", "_verifier", "access_cookie")
+    __slots__ = (
+        "_allow_same_site",
+        "_clock",
+        "_issuer",
+        "_liveness",
+        "_mark_used",
+        "_marking",
+        "_verifier",
+        "access_cookie",
+    )
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class Gate:
         clock: Callable[[], float] = time.time,
         *,
         access_cookie: str = "",
+        allow_same_site: bool = False,
         issuer: str = "",
     ) -> None:
         self._verifier = verifier
@@ -52,6 +62,7 @@ class Gate:
         self._mark_used = mark_used
         self._clock = clock
         self._issuer = issuer
+        self._allow_same_site = allow_same_site
         self.access_cookie = access_cookie.encode()
         self._marking: set[asyncio.Task[None]] = set()
 
@@ -88,7 +99,9 @@ class Gate:
         for name, value in headers:
             said.get(name.lower(), []).append(value)
         own = cookies.own_origins(host, schemes, self._issuer)
-        cookies.check_origin(said[b"sec-fetch-site"], said[b"origin"], own, strict=True)
+        cookies.check_origin(
+            said[b"sec-fetch-site"], said[b"origin"], own, strict=True, same_site=self._allow_same_site
+        )
 
     def verify(self, token: bytes) -> Claims:
         """Return the claims of a token. Raises InvalidToken or ExpiredToken."""
@@ -130,7 +143,7 @@ class Gate:
         if rule.auth == "none":
             return None
         token, by_cookie = self.find(all_of(headers, b"authorization"), all_of(headers, b"cookie"))
-        if by_cookie and method not in cookies.SAFE:
+        if by_cookie and (method not in cookies.SAFE or _upgrades(headers)):
             own = host or b"".join(all_of(headers, b"host")[:1]).decode("latin-1")
             self.check_origin(headers, own, [scheme])
         claims = self.verify(token) if token is not None else None
@@ -175,6 +188,11 @@ def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     if len(values) > 1:
         raise InvalidToken("several Authorization headers")
     return values[0] if values else None
+
+
+def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request asks for a WebSocket, also where the proxy that tells of it kept `Upgrade` to itself."""
+    return any(name in (b"upgrade", b"sec-websocket-key") for name, _ in headers)
 
 
 def all_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

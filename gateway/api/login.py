@@ -29,7 +29,7 @@ async def login(services: Services, request: Request) -> Response:
     if place not in ("body", "cookie"):
         raise InvalidRequest("refresh_in must be body or cookie")
     if place == "cookie":
-        cookies.check_origin(request, services.issuer)
+        cookies.check_origin(request, services.issuer, services.cookies)
     tokens = await services.grants.login(
         username, password, device, client_ip(request), user_agent(request), request_id=request_id(request)
     )

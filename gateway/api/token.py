@@ -28,7 +28,7 @@ async def token(services: Services, request: Request) -> Response:
     presented = cookies.read_refresh(request, services.cookies)
     if presented is None:
         raise InvalidRequest("refresh_token is missing")
-    cookies.check_origin(request, services.issuer)
+    cookies.check_origin(request, services.issuer, services.cookies)
     try:
         return token_response(services, await _refresh(services, request, presented), in_cookie=True)
     except InvalidGrant as error:  # and nothing else: an outage must not sign anyone out

@@ -168,11 +168,12 @@ async def stack(
     form: Any = "opaque",
     clients: Mapping[str, str] | None = None,
     store_clock: bool = True,
+    wait_replicas: int = 0,
 ) -> AsyncIterator[Stack]:
     """Build every room for one event loop and take it down again."""
     clock, telemetry, prefix = Clock(), Telemetry(), f"t{secrets.token_hex(4)}"
     redis = open_client(url, 2.0)
-    store = SessionStore(redis, prefix, policy, 2.0, clock=clock if store_clock else None)
+    store = SessionStore(redis, prefix, policy, 2.0, wait_replicas, clock if store_clock else None)
     liveness = Liveness(url, prefix, 2.0)
     keyring = Keyring.load(KEYS, "ES256")
     refresh_tokens = RefreshTokens(RefreshKeys.load(KEYS), form, ISSUER)

@@ -141,7 +141,7 @@ def read_answers(data: bytes, *, head_only: bool = False) -> tuple[list[tuple[in
         if head_only:
             answers.append((status, fields, content))
             continue
-        if b"transfer-encoding: chunked\r\n" in fields:
+        if b"\r\ntransfer-encoding: chunked\r\n" in b"\r\n" + fields:
             while not data.startswith(b"0\r\n\r\n"):
                 size, mark, rest = data.partition(b"\r\n")
                 if not mark or len(rest) < int(size, 16) + 2:
@@ -149,7 +149,7 @@ def read_answers(data: bytes, *, head_only: bool = False) -> tuple[list[tuple[in
                 content += rest[: int(size, 16)]
                 data = rest[int(size, 16) + 2 :]
             data = data[5:]
-        elif length := re.search(rb"content-length: ([0-9]+)\r\n", fields):
+        elif length := re.search(rb"(?:^|\r\n)content-length: ([0-9]+)\r\n", fields):
             content, data = data[: int(length[1])], data[int(length[1]) :]
             if len(content) < int(length[1]):
                 return answers, False

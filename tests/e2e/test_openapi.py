@@ -58,6 +58,10 @@ def cookie(mine: Words) -> Words:
     return {"Cookie": f"__Secure-refresh={mine['refresh_token']}", "Sec-Fetch-Site": "same-origin"}
 
 
+def two_cookies(mine: Words) -> Words:
+    return {"Cookie": "__Secure-refresh=a; __Secure-refresh=b"}
+
+
 def basic(mine: Words) -> Words:
     return {"Authorization": "Basic " + b64encode(f"orders:{SECRET}".encode()).decode()}
 
@@ -132,6 +136,11 @@ GOOD: list[tuple[str, str, Any, int, Any]] = [
     ("GET /auth/verify/{original}", "", bearer, 200, lambda mine: {"path_parameters": {"original": "guarded"}}),
     ("GET /auth/verify/{original}", "", None, 401, lambda mine: {"path_parameters": {"original": "guarded"}}),
     ("GET /auth/verify/{original}", "", None, 404, lambda mine: {"path_parameters": {"original": "nowhere"}}),
+    ("GET /auth/account", "", None, 200, lambda mine: {}),
+    ("GET /auth/account", "", cookie, 200, lambda mine: {}),
+    ("GET /auth/account", "", two_cookies, 400, lambda mine: {}),
+    ("GET /auth/account/{name}", "", None, 200, lambda mine: {"path_parameters": {"name": "account.css"}}),
+    ("GET /auth/account/{name}", "", None, 404, lambda mine: {"path_parameters": {"name": "other.css"}}),
     ("GET /.well-known/jwks.json", "", None, 200, lambda mine: {}),
     ("GET /.well-known/oauth-authorization-server", "", None, 200, lambda mine: {}),
 ]

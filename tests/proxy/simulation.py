@@ -26,10 +26,16 @@ OWN_COOKIES = (b"__Secure-refresh", b"__Host-access")
 
 
 class Still:
-    """The part of an event loop that the data plane asks for time, standing still."""
+    """The part of an event loop that the data plane asks for: turns, and a time that stands still."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []
 
     def time(self) -> float:
         return 1000.0
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.soon.append(callback)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Any:
         return SimpleNamespace(cancel=lambda: None)
@@ -131,13 +137,14 @@ class World:
 
     def __init__(self, answer: bytes = ANSWER, limit: int = 32768) -> None:
         self.pool, self.answer, meters = Pool(), answer, Meters()
+        self.loop = Still()
         routes = [
             Route("open", b"/open/", OPEN, self.pool, meters),
             Route("guarded", b"/guarded/", GUARDED, self.pool, meters),
             Route("inner", b"/open/vault/", GUARDED, self.pool, meters),
         ]
         self.plane = Plane(
-            loop=cast("Any", Still()),
+            loop=cast("Any", self.loop),
             table=RouteTable(routes),
             gate=cast("Any", Doorkeeper()),
             realm="fuzz",
@@ -167,6 +174,9 @@ class World:
             pass
 
     def _step(self) -> bool:
+        if self.loop.soon:
+            self.loop.soon.pop(0)()
+            return True
         for connection in self.pool.connections:
             if self._answered(connection):
                 return True

@@ -135,7 +135,19 @@ async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix
 async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: str) -> None:
     """The rights that the documentation asks for, under an ACL."""
     rights = ["on", ">pw", f"~{prefix}:*", "-@all", "+get", "+set", "+del", "+exists", "+mget", "+evalsha", "+eval"]
-    rights += ["+time", "+zadd", "+zrem", "+zrange", "+persist", "+pexpireat", "+ping", "+wait", "+hello", "+select"]
+    rights += [
+        "+time",
+        "+zadd",
+        "+zrem",
+        "+zrange",
+        "+persist",
+        "+pexpireat",
+        "+pttl",
+        "+ping",
+        "+wait",
+        "+hello",
+        "+select",
+    ]
     with redis_server() as server:
         with server.client() as admin:
             admin.execute_command("ACL", "SETUSER", "gate", *rights)
@@ -146,6 +158,7 @@ async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: st
             await world.store.mark_used(session.id, 1)
             assert await world.store.attempt("login", "a", 10) == 0
             await world.store.revoke_token(TOKEN, 2**40)
+            await world.store.set_not_before("~issuer:u-1", 1, 60)
             assert len(await world.store.list("u-1")) == 1
             assert await live.alive(session.id, TOKEN[0] + "x" * 20) is Verdict.ALIVE
             assert await world.store.end_all("u-1") == [session.id]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
 from gateway.sessions.connect import Endpoint, open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import LiveKeys, Liveness
 from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
@@ -68,6 +69,14 @@ class World:
         return None if left == -1 else int(seconds) + int(micros) / 1e6 + left / 1000
 
 
+@dataclass
+class Memory:
+    """What a gateway process knows of the epochs, and which partitions it found rolled back."""
+
+    epochs: Epochs
+    rolled_back: list[str]
+
+
 @asynccontextmanager
 async def opened(
     url: str | Endpoint,
@@ -76,16 +85,31 @@ async def opened(
     *,
     timeout: float = TIMEOUT,
     wait_replicas: int = 0,
+    epochs: Epochs | None = None,
     **policy: Any,
 ) -> AsyncIterator[World]:
     """Open a store for the length of a block; `policy` is what differs from POLICY."""
-    store = SessionStore(open_client(url, timeout), prefix, replace(POLICY, **policy), timeout, wait_replicas, clock)
+    client = open_client(url, timeout)
+    store = SessionStore(client, prefix, replace(POLICY, **policy), timeout, wait_replicas, clock, epochs=epochs)
     raw = open_client(url, timeout)
     try:
         yield World(store, raw, prefix)
     finally:
         await store.close()
         await raw.aclose()
+
+
+@asynccontextmanager
+async def remembering(
+    url: str | Endpoint, prefix: str, clock: Clock | None = None, *, timeout: float = TIMEOUT
+) -> AsyncIterator[Memory]:
+    """Open what a gateway process knows of the epochs for the length of a block."""
+    client = open_client(url, timeout)
+    told: list[str] = []
+    try:
+        yield Memory(Epochs(client, prefix, timeout, clock, told.append), told)
+    finally:
+        await client.aclose()
 
 
 @asynccontextmanager
