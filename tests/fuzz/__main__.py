@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOMS = ("tokens", "paths", "heads", "wires", "texts")
-INSTRUMENTED = ["gateway", "tomllib", "h11"]
+INSTRUMENTED = ["gateway", "tomllib"]
 LONGEST = 5000  # bytes of an input; longer ones find little and cost time
 INPUT_SECONDS = 20
 MEMORY = 3000  # MiB
