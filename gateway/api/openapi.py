@@ -24,7 +24,14 @@ _ERRORS = {
     408: "`request_timeout`",
     413: "`body_too_large`: a body may have 64 KiB",
     429: "`too_many_attempts`, with `Retry-After`",
-    503: "`store_unavailable`, `identity_unavailable` or `draining`, with `Retry-After`",
+    503: "`store_unavailable` or `draining`, with `Retry-After`, or `identity_unavailable`",
+}
+# What an error has beside its code, by status, and whether always
+_ERROR_HEADERS: dict[int, tuple[str, bool, str]] = {
+    401: ("WWW-Authenticate", False, "RFC 6750 3; not with `invalid_credentials`"),
+    405: ("Allow", True, "RFC 9110 10.2.1"),
+    429: ("Retry-After", True, "seconds"),
+    503: ("Retry-After", False, "seconds"),
 }
 _BODY = (400, 408, 413)
 _GUARDED = (401, 503)
@@ -37,13 +44,16 @@ def document() -> Json:
         "info": {
             "title": "tokengate",
             "version": "1",
-            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`.",
+            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`. "
+            "Whatever the operation, what is not valid HTTP gets 400 `bad_request`, a head that is too large 431 "
+            "`headers_too_large`, a method that is not served 405 `method_not_allowed`, and whoever comes to a gateway "
+            "that has too much to do 503 `overloaded`, each in the shape of `Error`.",
         },
         "paths": _paths(),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": _security_schemes(),
-            "responses": {f"Error{status}": _error(text) for status, text in _ERRORS.items()},
+            "responses": {f"Error{status}": _error(status, text) for status, text in _ERRORS.items()},
         },
     }
 
@@ -103,7 +113,7 @@ def _logout() -> Json:
 
 def _list_sessions() -> Json:
     schema: Json = {"type": "array", "items": _ref("Session")}
-    done = _content("The caller's sessions", {"type": "object", "properties": {"sessions": schema}})
+    done = _content("The caller's sessions", _object({"sessions": schema}))
     return _operation("listSessions", "My sessions", _BEARER, done, _GUARDED)
 
 
@@ -114,7 +124,7 @@ def _end_sessions() -> Json:
 
 
 def _end_session() -> Json:
-    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 404))
+    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 400, 404))
 
 
 def _me() -> Json:
@@ -139,7 +149,8 @@ def _account_page() -> Json:
     note: Json = {"name": "note", "in": "query", "schema": _TEXT, "description": "what has just been done"}
     security: list[Json] = [{}, {"refreshCookie": []}]
     done = _html("The user's devices, or the form to sign in")
-    return _operation("accountPage", "The page for people", security, done, ()) | {"parameters": [note]}
+    page = _operation("accountPage", "The page for people", security, done | _told(400, 503), ())
+    return page | {"parameters": [note]}
 
 
 def _account_form() -> Json:
@@ -148,16 +159,18 @@ def _account_form() -> Json:
     schema: Json = {"type": "object", "required": ["do"], "properties": properties}
     body: Json = {"required": True, "content": {_FORM: {"schema": schema}}}
     done: Json = {"303": {"description": "Done: back to the page"}} | _html("The session of the cookie is over")
-    refused = {
-        str(status): _html("What went wrong, in words")["200"] for status in (400, 401, 403, 404, 408, 413, 429, 503)
-    }
+    refused = _told(400, 401, 403, 404, 408, 413, 429, 503)
     security: list[Json] = [{}, {"refreshCookie": []}]
     return _operation("accountForm", "One of the page's forms", security, done | refused, (), body)
 
 
 def _asset() -> Json:
     found: Json = {"200": {"description": "Styles, script or icon"}}
-    return _operation("accountAsset", "A file of the account page", _OPEN, found, (404,))
+    return _operation("accountAsset", "A file of the account page", _OPEN, found, (400, 404))
+
+
+def _told(*statuses: int) -> Json:
+    return {str(status): _html("What went wrong, in words")["200"] for status in statuses}
 
 
 def _html(text: str) -> Json:
@@ -173,12 +186,12 @@ def _verify() -> Json:
 
 
 def _jwks() -> Json:
-    keys: Json = {"type": "object", "properties": {"keys": {"type": "array", "items": {"type": "object"}}}}
+    keys = _object({"keys": {"type": "array", "items": {"type": "object"}}})
     return _operation("jwks", "Public keys (RFC 7517)", _OPEN, _content("A JWK Set", keys), ())
 
 
 def _metadata() -> Json:
-    done = _content("Metadata", {"type": "object"})
+    done = _content("Metadata", _object({"issuer": _TEXT}))
     return _operation("metadata", "Server metadata (RFC 8414)", _OPEN, done, ())
 
 
@@ -215,17 +228,24 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error(text: str) -> Json:
-    headers = {"X-Gateway-Error": {"schema": _TEXT, "description": "the code"}}
+def _error(status: int, text: str) -> Json:
+    headers = {"X-Gateway-Error": _header("the code")}
+    if status in _ERROR_HEADERS:
+        name, always, meaning = _ERROR_HEADERS[status]
+        headers[name] = _header(meaning, always)
     return {"description": text, "headers": headers, "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _header(text: str, always: bool = True) -> Json:
+    return {"description": text, "required": always, "schema": _TEXT}
 
 
 def _schemas() -> Json:
     return {
-        "Error": _object({"error": _TEXT, "error_description": _TEXT}),
+        "Error": _object({"error": _TEXT, "error_description": _TEXT}) | {"additionalProperties": False},
         "TokenResponse": _object(
             {
-                "access_token": _TEXT,
+                "access_token": _TEXT | {"description": "absent where it went into the access cookie"},
                 "token_type": {"const": "Bearer"},
                 "expires_in": {"type": "integer", "description": "seconds"},
                 "access_token_expires_at": _SECONDS,
@@ -234,7 +254,7 @@ def _schemas() -> Json:
                 "session_id": _TEXT,
                 "scope": _TEXT,
             },
-            optional=frozenset({"refresh_token"}),
+            optional=frozenset({"access_token", "refresh_token"}),
         ),
         "Session": _object(
             {

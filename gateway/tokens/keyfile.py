@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from jwt.algorithms import get_default_algorithms
@@ -36,7 +36,8 @@ _JWK_MEMBERS = {  # kty -> its members that are base64url (RFC 7518 6), the requ
     "RSA": (("n", "e"), ("d", "p", "q", "dp", "dq", "qi")),
     "oct": (("k",), ()),
 }
-_UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, PyJWTError)
+# InternalError is what cryptography makes of OpenSSL's refusal of a key whose length is not its type's.
+_UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, InternalError, PyJWTError)
 
 
 class BadKey(ValueError):
