@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.gate import ALIVE
+from gateway.gate import ALIVE, KeyMissing
 from gateway.proxy.head import Head
 from gateway.proxy.headers import without
 from gateway.proxy.outgoing import head_bytes, request_name, schemes
@@ -91,15 +92,51 @@ class Exchange:
                 claims = self._find_claims()
             else:
                 claims = plane.gate.identify(tokens[0]) if tokens else None
-        except errors.ExpiredToken as error:
-            self._expired(error)
-            return
         except GatewayError as error:
-            self.refuse(error)
+            self._not_verified(error)
             return
         self.claims = claims
         if claims is not None and rule.live:
             plane.gate.ask(claims, self._settled)
+        else:
+            self._settled(ALIVE)
+
+    def _not_verified(self, error: GatewayError) -> None:
+        """Go on where the token can be renewed or the key that it lacks may come; else refuse."""
+        if isinstance(error, errors.ExpiredToken):
+            self._expired(error)
+        elif isinstance(error, errors.UnknownKey | errors.IssuerUnavailable):
+            self._wait_for_keys(error)
+        else:
+            self.refuse(error)
+
+    def _wait_for_keys(self, error: KeyMissing) -> None:
+        try:
+            claims = self.plane.gate.wait_for_keys(error)
+        except GatewayError as final:
+            self.refuse(final)
+        else:
+            self._begin(self._waiting_for_keys(claims))
+
+    async def _waiting_for_keys(self, coming: Awaitable[Claims]) -> None:
+        try:
+            claims = await coming
+        except GatewayError as error:  # an expired token too: what another issuer minted is not renewed here
+            self._not_renewed(error)
+        else:
+            self._go_on_as(claims)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.protocol.loop.create_task(work)
+        self.protocol.server_state.tasks.add(task)
+        task.add_done_callback(self.protocol.server_state.tasks.discard)
+
+    def _go_on_as(self, claims: Claims) -> None:
+        if self.done:
+            return
+        self.claims = claims
+        if self.route.rule.live:
+            self.plane.gate.ask(claims, self._settled)
         else:
             self._settled(ALIVE)
 
@@ -139,9 +176,7 @@ class Exchange:
             self._renew(credential)
 
     def _renew(self, credential: bytes) -> None:
-        task = self.protocol.loop.create_task(self._renewing(credential))
-        self.protocol.server_state.tasks.add(task)
-        task.add_done_callback(self.protocol.server_state.tasks.discard)
+        self._begin(self._renewing(credential))
 
     async def _renewing(self, credential: bytes) -> None:
         renewer, fields = self.plane.renewer, self.head.fields
@@ -167,21 +202,16 @@ class Exchange:
             return
         self.renewed, self.extra, self.token, self.override = renewed, renewed.headers, renewed.token, True
         try:
-            claims = self.claims = self.plane.gate.verify(renewed.token)
+            claims = self.plane.gate.verify(renewed.token)
         except GatewayError as error:
             self.refuse(error)
-            return
-        if self.route.rule.live:
-            self.plane.gate.ask(claims, self._settled)
         else:
-            self._settled(ALIVE)
+            self._go_on_as(claims)
 
     def confirm(self, upstream: Any, data: bytes) -> None:
         """Before an answer with new tokens goes out: see that they still are the newest (called by the connection)."""
         upstream.pause_reading()
-        task = self.protocol.loop.create_task(self._confirming(upstream, data))
-        self.protocol.server_state.tasks.add(task)
-        task.add_done_callback(self.protocol.server_state.tasks.discard)
+        self._begin(self._confirming(upstream, data))
 
     async def _confirming(self, upstream: Any, data: bytes) -> None:
         renewed, self.renewed = self.renewed, None
