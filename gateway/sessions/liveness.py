@@ -76,7 +76,7 @@ class Liveness:
 
     def keys(self, session_id: str, token_id: str) -> LiveKeys:
         """Return what `ask` takes. Made once a token and kept with it, for a grace is remembered in it."""
-        return LiveKeys(self._names.alive(session_id), self._names.revoked(token_id))
+        return LiveKeys(self._names.session(session_id), self._names.revoked(token_id))
 
     def ask(self, keys: LiveKeys, answer: Answer) -> None:
         """Have `answer` called with a Verdict, soon, on the loop."""

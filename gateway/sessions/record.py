@@ -3,16 +3,17 @@
 A record is one string, because a hash costs two to three times the memory once a value passes 64
 bytes, and a user agent does:
 
-    <counter> <created> <age> <used> <life> <sub>
+    <epoch> <counter> <created> <age> <used> <life> <sub>
     <device>
     <user agent>
     <ip>
     [["<role>"],"<scope>",{"<claim>":"<value>"},"<credential version>"]
 
-`created` is in Unix seconds; `age` is the seconds from it to the last rotation, `life` the seconds from
-there to the end (0 = never); `used` is 1 and the milliseconds from the last rotation to the first use
-of the token that it gave (0 = unused). No part holds a control character. The scripts read the first
-line and copy the others (lua/record.lua). A record that cannot be read is no session.
+`epoch` is that of its partition, ten digits, by which the scripts and the live check know a record that is
+void (epochs.py). `created` is in Unix seconds; `age` is the seconds from it to the last rotation, `life`
+the seconds from there to the end (0 = never); `used` is 1 and the milliseconds from the last rotation to
+the first use of the token that it gave (0 = unused). No part holds a control character. The scripts read
+the first line and copy the others (lua/record.lua). A record that cannot be read is no session.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MAX_TEXT = 255  # characters of a subject, device or user agent
 MAX_IDENTITY = 65_536  # bytes of roles, scope and claims as JSON: what a webhook may answer
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_HEAD = re.compile(rb"(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) ([^\n]+)", re.ASCII)
+_HEAD = re.compile(rb"\d{10} (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) ([^\n]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

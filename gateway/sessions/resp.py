@@ -19,9 +19,9 @@ from gateway.sessions.connect import Endpoint
 
 _NULL = b"$-1\r\n"
 _PRESENT = b"$1\r\n1\r\n"
-_LENGTH = re.compile(rb"\$(\d{1,3})\r\n")
-_LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,3}\r?)")
-_MAX_VALUE = 512  # bytes; ours are one byte long
+_LENGTH = re.compile(rb"\$(\d{1,6})\r\n")
+_LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,6}\r?)")
+_MAX_VALUE = 131_072  # bytes; a record has less (record.py)
 _MAX_ERROR = 4096  # bytes of an error line
 MAX_GREETING = 65_536  # bytes; HELLO names the server's modules
 

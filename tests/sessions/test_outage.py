@@ -284,7 +284,7 @@ async def test_a_revocation_that_the_replicas_have_is_confirmed_and_replicas_are
             assert await world.store.end(session.id) is True
             await world.store.revoke_token(TOKEN, 2**40)
             with replica.client() as copy:
-                assert copy.keys(f"{prefix}:*alive*") == []
+                assert copy.keys(f"{prefix}:*session*") == []
                 assert copy.exists(f"{prefix}:{{0}}:revoked:{TOKEN}")
             assert all(name.endswith((TOKEN, ":fence")) for name in await world.names())
             assert all([await world.raw.pttl(name) > 0 for name in await world.names()])

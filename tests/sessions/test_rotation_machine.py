@@ -173,7 +173,7 @@ class RotationMachine(RuleBasedStateMachine):
         keys = Keyspace(self.prefix)
         for model in self.sessions:
             if model.state is None:
-                assert self.run(self.raw.exists(keys.session(model.id), keys.alive(model.id))) == 0
+                assert self.run(self.raw.exists(keys.session(model.id))) == 0
 
     def alive(self, model: Model) -> bool:
         return model.state is not None and not ended(model.state, self.clock.now)

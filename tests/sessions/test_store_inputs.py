@@ -36,7 +36,7 @@ async def test_a_record_that_cannot_be_read_is_no_session(url: str, prefix: str)
             await world.store.mark_used(session.id, 0)
             assert await world.raw.get(key) == bad
         assert (await world.store.rotate(session.id, 0)).outcome is Outcome.UNKNOWN
-        assert await world.raw.exists(key, Keyspace(prefix).alive(session.id)) == 0
+        assert await world.raw.exists(key) == 0
 
 
 @pytest.mark.parametrize("subject", ["é" * 255, "u:{1}:x", 'a"b\\c', "%s %d", "  ", "用户", "-1"])
@@ -115,7 +115,7 @@ async def test_a_token_of_another_maker_can_be_revoked(url: str, prefix: str, to
         assert await world.raw.exists(Keyspace(prefix).revoked(token_id)) == 1
 
 
-@pytest.mark.parametrize("token_id", ["", "0" * 256])
+@pytest.mark.parametrize("token_id", ["", "0" * 513])
 @in_loop
 async def test_a_token_id_that_is_none_is_refused(prefix: str, token_id: str) -> None:
     async with opened("memory://refused", prefix) as world:
