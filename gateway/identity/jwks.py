@@ -162,7 +162,6 @@ class Fetcher:
             if body is not None:
                 self.source.take(body)
         except (FetchFailed, ValueError) as error:
-            self._etag = ""
             return self._failed(str(error))
         except Exception as error:  # a defect must not end the background task, nor pass for success
             _LOG.error("the keys of an issuer were not fetched", exc_info=error)
@@ -181,6 +180,7 @@ class Fetcher:
             _LOG.warning("the keys of an issuer cannot be fetched; those that are there stay", extra=told)
         self.failing = True
         self._failures += 1
+        self._etag = ""  # what was not taken up must be sent again
         if self._report is not None:
             self._report(self.source.issuer, False)
         return min(2.0 ** min(self._failures - 1, 10), LONGEST_RETRY, self.source.refresh)
