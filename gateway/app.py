@@ -34,6 +34,7 @@ from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
 from gateway.proxy.trust import trust
 from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.settings import Settings, SettingsError, read_keys, read_users
@@ -101,14 +102,17 @@ class Worker:
         self.keys = Keys(settings)
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
             redis.timeout,
+            self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, endpoint, self.telemetry.store)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
@@ -149,6 +153,7 @@ class Worker:
 
         So does another issuer whose keys cannot be fetched: its tokens are answered 503 until they can.
         """
+        self.epochs.start()
         self.liveness.start()
         self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
@@ -161,6 +166,7 @@ class Worker:
         self.plane.wheel.stop()
         self.plane.streams.stop()
         await self.issuer_keys.close()
+        await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -376,7 +382,11 @@ def redis_endpoint(settings: Settings) -> Endpoint:
     return parse_url(
         redis.url.get_secret_value(),
         username=redis.username,
-        password=redis.password.get_secret_value(),
+        password="" if redis.password_file else redis.password.get_secret_value(),
+        password_file=str(redis.password_file or ""),
+        sentinel_username=redis.sentinel_username,
+        sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
+        sentinel_password_file=str(redis.sentinel_password_file or ""),
         tls_ca=str(redis.tls_ca or ""),
         tls_cert=str(redis.tls_cert or ""),
         tls_key=str(redis.tls_key or ""),
@@ -384,9 +394,12 @@ def redis_endpoint(settings: Settings) -> Endpoint:
 
 
 def open_store(
-    settings: Settings, endpoint: Endpoint, observe: Callable[[str, float], None] | None = None
+    settings: Settings,
+    client: Any,
+    observe: Callable[[str, float], None] | None = None,
+    epochs: Epochs | None = None,
 ) -> SessionStore:
-    """Return the store of these settings; it connects when it is first used."""
+    """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
     policy = SessionPolicy(
         refresh_ttl=tokens.refresh_ttl,
@@ -396,8 +409,13 @@ def open_store(
         leeway=tokens.leeway,
         access_ttl=tokens.access_ttl,
     )
-    client = open_client(endpoint, redis.timeout)
-    return SessionStore(client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe)
+    return SessionStore(
+        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+    )
+
+
+def rolled_back(partition: str) -> None:
+    audit("store_rolled_back", partition=partition)
 
 
 def open_provider(settings: Settings) -> Provider:

@@ -302,6 +302,7 @@ def _shared(settings: Settings) -> Settings:
 def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
     """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
     from gateway.app import open_store, redis_endpoint
+    from gateway.sessions.connect import open_client
 
     try:
         endpoint = redis_endpoint(settings)
@@ -309,7 +310,7 @@ def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any,
         raise ValueError(f"redis.url: {error}") from None
 
     async def run() -> T:
-        store = open_store(settings, endpoint)
+        store = open_store(settings, open_client(endpoint, settings.redis.timeout))
         try:
             return await ask(store)
         finally:

@@ -89,14 +89,14 @@ class Epochs:
         if self._report is not None:
             self._report(digit)
 
-    async def check(self) -> None:
-        """Look at all epochs; make what is missing, renew what was rolled back.
+    async def check(self, digits: str = DIGITS) -> None:
+        """Look at the epochs of these partitions; make those that are missing, renew those that were rolled back.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable; what could be looked at was, all the same (on a cluster where one node is lost).
         """
         try:
             async with asyncio.timeout(self._timeout):
-                await self._look()
+                await self._look(digits)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -120,13 +120,18 @@ class Epochs:
                 logger.debug("redis: %s", error.reason)
             await asyncio.sleep(_INTERVAL * random.uniform(0.5, 1))  # noqa: S311  # jitter
 
-    async def _look(self) -> None:
+    async def _look(self, digits: str) -> None:
         async with self._client.pipeline(transaction=False) as pipe:
-            for key in self._keys:
-                pipe.get(key)
-            known, values = list(self._known), await pipe.execute()
-        changed = [d for d, value, old in zip(DIGITS, values, known, strict=True) if not value or value != old]
+            for digit in digits:
+                pipe.get(self._keys[int(digit, 16)])
+            known = [self.known(digit) for digit in digits]
+            values = await pipe.execute(raise_on_error=False)
+        pairs = list(zip(digits, values, known, strict=True))
+        failed = [value for value in values if isinstance(value, Exception)]
+        changed = [d for d, value, old in pairs if not isinstance(value, Exception) and (not value or value != old)]
         await self._examine(changed)
+        if failed:
+            raise failed[0]
 
     async def _examine(self, digits: list[str]) -> None:
         """Have Redis compare what it holds with what is known here."""

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from gateway.settings.values import Address
 
 if TYPE_CHECKING:
-    from gateway.settings.models import Cookies, Settings
+    from gateway.settings.models import Cookies, Redis, Settings
     from gateway.settings.routes import Issuer, Route
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -46,18 +48,23 @@ def listeners(settings: Settings) -> Lines:
 def redis(settings: Settings) -> Lines:
     url, section = settings.redis.url.get_secret_value(), settings.redis
     yield from _pair("redis", section.tls_cert, section.tls_key)
-    if (section.tls_ca or section.tls_cert) and url.startswith(("redis://", "unix://", "memory://")):
+    if (section.tls_ca or section.tls_cert) and not url.startswith("rediss"):
         yield "redis.url: found a URL without TLS beside redis.tls_*; rediss:// is allowed"
     if section.password.get_secret_value() and _has_password(url):
         yield "redis.password: found beside a password in redis.url; one of the two is allowed"
     if url.startswith("memory://") and settings.server.workers > 1:
         yield f"server.workers: found {settings.server.workers}; memory:// lives in one process, so 1 is allowed"
-    scheme = url.partition("://")[0]
-    if scheme.endswith(("+sentinel", "+cluster")):
-        known = "redis:// rediss:// unix:// memory://"
-        yield f'redis.url: found "{scheme}://", which is not supported yet; {known} are allowed'
+    yield from _sentinels(section, url.partition("://")[0])
     if url.startswith("memory://") and section.wait_replicas:
         yield f"redis.wait_replicas: found {section.wait_replicas}; memory:// has no replicas, so 0 is allowed"
+
+
+def _sentinels(section: Redis, scheme: str) -> Lines:
+    if scheme.endswith("+sentinel"):
+        return
+    for key in ("username", "password"):
+        if getattr(section, f"sentinel_{key}") not in ("", SecretStr("")):
+            yield f"redis.sentinel_{key}: found without sentinels; redis+sentinel:// is allowed in redis.url"
 
 
 def lifetimes(settings: Settings) -> Lines:

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.errors import StoreUnavailable
-from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.connect import Address, Credentials, Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness, Verdict
 from tests.redis_server import RedisServer, find_redis_server, free_port, redis_has_tls, redis_server
 from tests.sessions.world import checking, in_loop, login, opened
@@ -28,14 +29,28 @@ SESSION, TOKEN = "0" * 23, "0" + "t" * 22
         ("redis://h/", Endpoint("redis", "h")),
         ("redis://h:7000/5", Endpoint("redis", "h", 7000, db=5)),
         ("redis://[::1]:7000", Endpoint("redis", "::1", 7000)),
-        ("redis://:p%40%2F@h", Endpoint("redis", "h", password="p@/")),
-        ("redis://bob:p@h", Endpoint("redis", "h", username="bob", password="p")),
+        ("redis://:p%40%2F@h", Endpoint("redis", "h", auth=Credentials(password="p@/"))),
+        ("redis://bob:p@h", Endpoint("redis", "h", auth=Credentials("bob", "p"))),
         ("rediss://h", Endpoint("rediss", "h")),
         ("unix:///run/redis.sock", Endpoint("unix", port=0, path="/run/redis.sock")),
         (
             "unix://bob:p@/run/r.sock?db=2",
-            Endpoint("unix", port=0, path="/run/r.sock", db=2, username="bob", password="p"),
+            Endpoint("unix", port=0, path="/run/r.sock", db=2, auth=Credentials("bob", "p")),
         ),
+        (
+            "redis+sentinel://bob:p@h,i:7000/my%2Fname/2",
+            Endpoint(
+                "redis+sentinel",
+                port=0,
+                db=2,
+                nodes=(Address("h", 26379), Address("i", 7000)),
+                service="my/name",
+                auth=Credentials("bob", "p"),
+            ),
+        ),
+        ("rediss+sentinel://[::1]:1/s", Endpoint("rediss+sentinel", port=0, nodes=(Address("::1", 1),), service="s")),
+        ("redis+cluster://h,i:7000", Endpoint("redis+cluster", port=0, nodes=(Address("h", 6379), Address("i", 7000)))),
+        ("rediss+cluster://h/", Endpoint("rediss+cluster", port=0, nodes=(Address("h", 6379),))),
         ("memory://", Endpoint("memory", port=0)),
         ("memory://a", Endpoint("memory", port=0, path="a")),
     ],
@@ -50,8 +65,20 @@ def test_a_url_names_an_endpoint(url: str, endpoint: Endpoint) -> None:
         ("", "must begin with"),
         ("h:6379", "must begin with"),
         ("http://h", "must begin with"),
-        ("redis+sentinel://h:1,h:2/name/0", "not supported yet"),
-        ("redis+cluster://h:1", "not supported yet"),
+        ("redis+sentinel://h:1,h:2", "must name its service"),
+        ("redis+sentinel://h:1,h:2//0", "must name its service|must be a number"),
+        ("redis+sentinel://h/name/x", "must be a number"),
+        ("redis+sentinel://h/name/0?ssl=1", "must not have options"),
+        ("redis+sentinel:///name", "must name hosts"),
+        ("redis+sentinel://h,,i/name", "must name hosts"),
+        ("redis+sentinel://:s3cret@h:s3cret,i/name", "malformed"),
+        ("redis+sentinel://h:0/name", "must name hosts"),
+        ("redis+cluster://h:1,h:2/0", "a cluster has no databases"),
+        ("redis+cluster://h:1?timeout=1", "must not have options"),
+        ("redis+cluster://", "must name hosts"),
+        ("redis+cluster://" + ",".join(["h"] * 65), "at most 64"),
+        ("redis+other://h", "must begin with"),
+        ("redis://:s3cret@h:1,i:2/0", "several hosts"),
         ("redis://", "must name a host"),
         ("redis://h:s3cret", "malformed"),
         ("redis://h:99999", "malformed"),
@@ -76,7 +103,7 @@ def test_a_url_that_is_none_is_refused_and_not_repeated(url: str, message: str) 
 
 def test_credentials_given_apart_win_over_those_of_the_url_and_are_never_shown() -> None:
     endpoint = parse_url("redis://bob:inside@h", username="eve", password="outside")
-    assert (endpoint.username, endpoint.password) == ("eve", "outside")
+    assert endpoint.auth.read() == ("eve", "outside")
     assert "outside" not in repr(endpoint)
     assert "outside" not in repr(open_client(endpoint, 1))
 
@@ -89,9 +116,12 @@ def test_tls_files_need_a_tls_url(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("no PEM")
     for name in ("missing.pem", "bad.pem"):
         with pytest.raises(OSError):  # noqa: PT011  # FileNotFoundError or SSLError
-            open_client("rediss://h", 1, tls_ca=str(tmp_path / name))
-        with pytest.raises(OSError):  # noqa: PT011
-            Liveness(parse_url("rediss://h", tls_ca=str(tmp_path / name)), "gw", 1)
+            open_client(parse_url("rediss://h", tls_ca=str(tmp_path / name)), 1)
+        for url in ("rediss://h", "rediss+sentinel://h/s", "rediss+cluster://h"):
+            with pytest.raises(OSError):  # noqa: PT011
+                Liveness(
+                    parse_url(url, tls_ca=str(tmp_path / name)), "gw", 1, Epochs(open_client("memory://", 1), "gw", 1)
+                )
 
 
 @in_loop
@@ -119,10 +149,8 @@ async def test_the_database_of_the_url_is_that_of_the_store_and_of_the_live_chec
 async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix: str) -> None:
     with redis_server(["--requirepass", "s3cret:/@"]) as server:
         endpoint = parse_url(server.url, password="s3cret:/@")
-        live = Liveness(endpoint, prefix, 1)
-        live.start()
-        assert await live.alive(SESSION, TOKEN) is Verdict.ENDED
-        await live.close()
+        async with checking(endpoint, prefix) as live:
+            assert await live.alive(SESSION, TOKEN) is Verdict.ENDED
         for url in (server.url, server.url.replace("redis://", "redis://:wrong-w0rd@")):
             async with opened(url, prefix) as world, checking(url, prefix, timeout=0.25, ready=False) as refused:
                 with pytest.raises(StoreUnavailable) as caught:
@@ -196,7 +224,7 @@ async def test_over_tls_the_server_is_verified_and_the_client_can_be(tmp_path: P
     with redis_server(["--tls-port", str(port), *files, "--tls-ca-cert-file", f"{tmp_path}/ca.pem"]):
         url, ca = f"rediss://127.0.0.1:{port}", f"{tmp_path}/ca.pem"
         mine = {"tls_cert": f"{tmp_path}/node.pem", "tls_key": f"{tmp_path}/node.key"}
-        client = open_client(url, 1, tls_ca=ca, **mine)
+        client = open_client(parse_url(url, tls_ca=ca, **mine), 1)
         assert await client.ping()
         await client.aclose()
         async with checking(parse_url(url, tls_ca=ca, **mine), prefix) as live:

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
-from gateway.sessions.connect import Endpoint, open_client
+from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import LiveKeys, Liveness
 from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
@@ -93,7 +94,9 @@ async def checking(
     url: str | Endpoint, prefix: str, *, timeout: float = TIMEOUT, ready: bool = True, **more: Any
 ) -> AsyncIterator[Liveness]:
     """Run live checks for the length of a block, connected when it begins if `ready`."""
-    live = Liveness(url, prefix, timeout, **more)
+    endpoint = parse_url(url) if isinstance(url, str) else url
+    client = open_client(endpoint, timeout)
+    live = Liveness(endpoint, prefix, timeout, Epochs(client, prefix, timeout), **more)
     live.start()
     try:
         if ready:
@@ -101,6 +104,7 @@ async def checking(
         yield live
     finally:
         await live.close()
+        await client.aclose()
 
 
 async def eventually(holds: Callable[[], bool], seconds: float = 5) -> float:
