@@ -190,7 +190,7 @@ def test_many_who_want_keys_share_one_fetch(idp: Issuer) -> None:
 
 def test_a_flood_of_unknown_keys_causes_one_fetch_in_a_cooldown(idp: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(jwks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("gateway.identity.jwks.time.monotonic", lambda: clock[0])
 
     async def run() -> None:
         fetcher = fetcher_of(idp, Taken())

@@ -33,7 +33,7 @@ def private_key(algorithm: str, number: int = 0) -> Any:
     return rsa.generate_private_key(65537, 2048)
 
 
-def jwk(algorithm: str, kid: str = "k1", number: int = 0, **changes: Any) -> dict[str, Any]:
+def jwk(algorithm: str, kid: object = "k1", number: int = 0, **changes: Any) -> dict[str, Any]:
     """The public JWK of a key, with changes; ABSENT leaves a member out."""
     public = private_key(algorithm, number).public_key()
     members = get_default_algorithms()[algorithm].to_jwk(public, as_dict=True)
