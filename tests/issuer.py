@@ -10,11 +10,13 @@ import asyncio
 import hashlib
 import json
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -98,7 +100,8 @@ async def compressed(idp: Issuer, request: web.Request) -> web.StreamResponse:
 class Issuer:
     """Serves its keys on 127.0.0.1. `fetches` counts the requests for them, `asked` has the headers of each."""
 
-    def __init__(self, algorithm: str = "ES256") -> None:
+    def __init__(self, algorithm: str = "ES256", tls: tuple[Path, Path] | None = None) -> None:
+        self._tls = tls
         self.port = free_port()
         self.keys = [new_key(algorithm)]
         self.signing = self.keys[0]
@@ -118,7 +121,7 @@ class Issuer:
 
     @property
     def jwks_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/jwks"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/jwks"
 
     @property
     def fetches(self) -> int:
@@ -185,7 +188,11 @@ class Issuer:
         app.router.add_get("/elsewhere", self._elsewhere)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        context = None
+        if self._tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._tls)
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=context).start()
 
     async def _stop(self) -> None:
         runner, self._runner = self._runner, None
@@ -202,9 +209,9 @@ class Issuer:
 
 
 @contextmanager
-def issuer(algorithm: str = "ES256") -> Iterator[Issuer]:
-    """Run an issuer for the length of a with block."""
-    made = Issuer(algorithm)
+def issuer(algorithm: str = "ES256", tls: tuple[Path, Path] | None = None) -> Iterator[Issuer]:
+    """Run an issuer for the length of a with block; `tls` is (certificate, key) where it speaks https."""
+    made = Issuer(algorithm, tls)
     made.start()
     try:
         yield made

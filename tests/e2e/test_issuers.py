@@ -39,7 +39,7 @@ def gateway_options(idp: Issuer, backend: Backend, **more: Any) -> dict[str, Any
     ]
     return {
         "routes": routes,
-        "issuers": [idp.settings(jwks_timeout="2s", **more)],
+        "issuers": [idp.settings(**({"jwks_timeout": "2s"} | more))],
         "cookies": {"refresh": "__Secure-refresh", "access": "__Host-access"},
     }
 
