@@ -19,38 +19,34 @@ from gateway.api import Clients, Services, create_api
 from gateway.api.management import Management, create_management
 from gateway.api.oauth import Revoker
 from gateway.backends import Backends
-from gateway.cookies import Cookies
 from gateway.errors import NoRoute
 from gateway.gate import Gate
 from gateway.grants import Grants, Limits, TokenSet
-from gateway.identity import Provider, UsersFile, Webhook
+from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
 from gateway.identity.jwks import IssuerKeys
 from gateway.identity.passwords import PasswordPool
 from gateway.issuers import issuer_rules, key_sources, reporter
+from gateway.parts import Keys, cookie_path, make_cookies, open_provider, open_store, redis_endpoint, route_table
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
-from gateway.proxy.routes import OPEN, Route, RouteTable, check_method
+from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
-from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
-from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, SettingsError, read_keys, read_users
-from gateway.settings.routes import Route as RouteSettings
+from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
 from gateway.tokens.access import AccessRule
 from gateway.tokens.foreign import Issuers
-from gateway.tokens.keyring import BadKey, KeyFile, Keyring, RefreshKeys
+from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
 from gateway.tokens.verifier import Verifier
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
-# The gateway's own addresses: routes of the table like any other, served by the control plane.
-CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -59,37 +55,10 @@ RELOADED = (  # what a reload replaces on the plane; the rest of it lives as lon
     "max_header_bytes",
     "max_body_bytes",
     "max_connections",
+    "pace",
     "header_timeout",
     "keepalive_timeout",
 )
-RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
-
-
-class Keys:
-    """The keys of a worker, and who must hear of others. Raises BadKey, SettingsError."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._seen: list[KeyFile] = []
-        self.keyring, self.refresh = self._read()
-
-    def _read(self) -> tuple[Keyring, RefreshKeys]:
-        files = key_files(self._settings)
-        loaded = Keyring.load(files, self._settings.tokens.algorithm), RefreshKeys.load(files)
-        self._seen = files
-        return loaded
-
-    def changed(self) -> bool:
-        """Tell whether the directory holds other keys than those in use."""
-        return key_files(self._settings) != self._seen
-
-    def reload(self, signer: Signer, verifier: Verifier, refresh_tokens: RefreshTokens) -> dict[str, Any]:
-        """Read the directory again; one bad file, and everything stays as it was. Raises BadKey, SettingsError."""
-        self.keyring, self.refresh = self._read()
-        signer.reload(self.keyring)
-        verifier.reload(self.keyring)
-        refresh_tokens.reload(self.refresh)
-        return {"signing": self.keyring.signing.kid, "refresh": self.refresh.signing.kid}
 
 
 class Worker:
@@ -103,7 +72,7 @@ class Worker:
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
         client = open_client(endpoint, redis.timeout)
-        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=rolled_back)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
@@ -128,6 +97,7 @@ class Worker:
             self.liveness,
             self.store.mark_used,
             access_cookie=settings.cookies.access,
+            allow_same_site=settings.cookies.allow_same_site,
             issuer=tokens.issuer,
             issuer_keys=self.issuer_keys,
         )
@@ -214,6 +184,10 @@ class Worker:
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
 
+    def _rolled_back(self, partition: str) -> None:
+        audit("store_rolled_back", partition=partition)
+        self.telemetry.store_rolled_back()
+
     async def _watch_keys(self) -> None:
         """Take up keys that are added or removed, in every worker and without a call."""
         while True:
@@ -232,7 +206,7 @@ class Worker:
         names = [name for name in (cookies.refresh, cookies.access) if name]
         return Plane(
             loop=self.loop,
-            table=self._table(),
+            table=route_table(settings, self.backends, self.telemetry),
             gate=self.gate,
             realm=settings.tokens.audience,
             kinds=RequestKinds(name.encode() for name in spec),
@@ -245,6 +219,7 @@ class Worker:
             max_header_bytes=server.max_header_bytes,
             max_body_bytes=server.max_body_bytes,
             max_connections=server.max_connections,
+            overload_after=server.overload_after,
             header_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
             proxy_protocol=server.proxy_protocol,
@@ -262,29 +237,6 @@ class Worker:
             return None if session is None else session.counter
 
         return Renewer(refresh, self.refresh_tokens.read, counter, self.cookies, time.time, self.loop)
-
-    def _table(self) -> RouteTable:
-        control = [Route(name="control", path=path, rule=OPEN, raw=path in RAW_PATHS) for path in CONTROL_PATHS]
-        return RouteTable([*control, *(self._route(route) for route in self.settings.routes)])
-
-    def _route(self, route: RouteSettings) -> Route:
-        name = route.host + route.path
-        return Route(
-            name=name,
-            path=route.path.encode(),
-            host=route.host.encode(),
-            rule=access_rule(route),
-            upstream=self.backends.group(route),
-            meter=self.telemetry.route(name),
-            methods=frozenset(method.encode() for method in route.methods),
-            strip_prefix=route.strip_prefix.encode(),
-            forward_authorization=route.forward_authorization,
-            response_timeout=route.response_timeout,
-            idle_timeout=route.idle_timeout,
-            refreshes=route.on_expired == "refresh",
-            keeps_streams=route.on_stream_expiry == "keep",
-            replay_buffer=route.replay_buffer,
-        )
 
     def _services(self) -> Services:
         settings, spec = self.settings, dict(self.settings.identity_headers)
@@ -369,78 +321,3 @@ class Gateway:
             await self.on_stop()
         await worker.stop()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def key_files(settings: Settings) -> list[KeyFile]:
-    """Return the files of the key directory. Raises SettingsError."""
-    return [KeyFile(*row) for row in read_keys(settings)]
-
-
-def redis_endpoint(settings: Settings) -> Endpoint:
-    """Return where Redis is. Raises ValueError that says what is wrong and never repeats a secret."""
-    redis = settings.redis
-    return parse_url(
-        redis.url.get_secret_value(),
-        username=redis.username,
-        password="" if redis.password_file else redis.password.get_secret_value(),
-        password_file=str(redis.password_file or ""),
-        sentinel_username=redis.sentinel_username,
-        sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
-        sentinel_password_file=str(redis.sentinel_password_file or ""),
-        tls_ca=str(redis.tls_ca or ""),
-        tls_cert=str(redis.tls_cert or ""),
-        tls_key=str(redis.tls_key or ""),
-    )
-
-
-def open_store(
-    settings: Settings,
-    client: Any,
-    observe: Callable[[str, float], None] | None = None,
-    epochs: Epochs | None = None,
-) -> SessionStore:
-    """Return the store of these settings over a client (connect.open_client)."""
-    tokens, redis = settings.tokens, settings.redis
-    policy = SessionPolicy(
-        refresh_ttl=tokens.refresh_ttl,
-        session_ttl=tokens.session_ttl,
-        grace=tokens.refresh_grace,
-        max_sessions=tokens.max_sessions_per_user,
-        leeway=tokens.leeway,
-        access_ttl=tokens.access_ttl,
-    )
-    return SessionStore(
-        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
-    )
-
-
-def rolled_back(partition: str) -> None:
-    audit("store_rolled_back", partition=partition)
-
-
-def open_provider(settings: Settings) -> Provider:
-    """Return who checks user names and passwords. Raises SettingsError for a users file that cannot be read."""
-    identity = settings.identity
-    if identity.provider == "users-file":
-        return UsersFile.load(read_users(settings))
-    return Webhook(str(identity.webhook_url))
-
-
-def access_rule(route: RouteSettings) -> AccessRule:
-    return AccessRule(
-        auth=route.auth,
-        roles_any=frozenset(route.roles_any),
-        scopes_all=frozenset(route.scopes_all),
-        live=route.revocation == "live",
-    )
-
-
-def make_cookies(settings: Settings) -> Cookies:
-    return Cookies(settings.cookies.refresh, cookie_path(settings), settings.cookies.access)
-
-
-def cookie_path(settings: Settings) -> str:
-    """Return the refresh cookie's Path: /auth, or / where routes refresh by themselves or its name asks for it."""
-    refreshing = any(route.on_expired == "refresh" for route in settings.routes)
-    everywhere = refreshing or settings.cookies.access or settings.cookies.refresh.startswith("__Host-")
-    return "/" if everywhere else "/auth"

@@ -196,7 +196,7 @@ def _check_files(settings: Settings) -> str:
 
 
 def _check_keys(settings: Settings) -> str:
-    from gateway.app import key_files
+    from gateway.parts import key_files
     from gateway.tokens.keyring import BadKey, Keyring, RefreshKeys
 
     files = key_files(settings)
@@ -232,7 +232,7 @@ def _check_backends(settings: Settings) -> str:
 
 
 def _check_identity(settings: Settings) -> str:
-    from gateway.app import open_provider
+    from gateway.parts import open_provider
 
     async def open_and_close() -> str:
         provider = open_provider(settings)
@@ -300,14 +300,11 @@ def _shared(settings: Settings) -> Settings:
 
 
 def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
-    """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
-    from gateway.app import open_store, redis_endpoint
+    """Open the store, ask it and close it again. Raises StoreUnavailable, SettingsError, OSError."""
+    from gateway.parts import open_store, redis_endpoint
     from gateway.sessions.connect import open_client
 
-    try:
-        endpoint = redis_endpoint(settings)
-    except ValueError as error:
-        raise ValueError(f"redis.url: {error}") from None
+    endpoint = redis_endpoint(settings)
 
     async def run() -> T:
         store = open_store(settings, open_client(endpoint, settings.redis.timeout))

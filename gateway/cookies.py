@@ -8,12 +8,16 @@ Metadata) or `Origin` (RFC 6454 7) the sibling hosts of the same site (RFC 9700 
 |-----------------------|---------------------|--------------------|---------------------------------------------|
 | same-origin           | any                 | counts             | counts                                      |
 | none                  | any                 | counts             | refused                                     |
+| same-site             | any                 | only if allowed    | only if allowed                             |
 | anything else         | any                 | refused            | refused                                     |
 | absent                | the gateway's own   | counts             | counts                                      |
 | absent                | anything else, null | refused            | refused                                     |
 | absent                | absent              | counts: no browser | refused                                     |
 
-The access cookie is stricter because it guards backends that know nothing of cookies or origins.
+The access cookie is stricter because it guards backends that know nothing of cookies or origins. `same-site` is
+allowed where every host of the site is trusted (cookies.allow_same_site). Only the browser can say it: which
+hosts are one site cannot be told from an Origin without a list of public suffixes, so that where there is no
+Sec-Fetch-Site the Origin must be the gateway's own all the same.
 """
 
 from __future__ import annotations
@@ -44,12 +48,14 @@ class Tokens(Protocol):
 class Cookies:
     """`refresh` and `access` are the names, `access` "" where browsers hold the access token themselves.
 
-    `path` is the refresh cookie's: "/auth", or "/" where it must reach every route.
+    `path` is the refresh cookie's: "/auth", or "/" where it must reach every route. `allow_same_site` says that
+    pages of other hosts of the same site may use them.
     """
 
     refresh: str
     path: str = "/auth"
     access: str = ""
+    allow_same_site: bool = False
 
     def hand_out(self, tokens: Tokens, now: float) -> Headers:
         """Return the headers that hand out tokens; `now` in Unix seconds.
@@ -79,14 +85,17 @@ def values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
     return [value for each, _, rest in pairs if each.strip(b" \t") == name and (value := rest.strip(b" \t"))]
 
 
-def check_origin(sites: Sequence[bytes], origins: Sequence[bytes], own: frozenset[str], *, strict: bool) -> None:
+def check_origin(
+    sites: Sequence[bytes], origins: Sequence[bytes], own: frozenset[str], *, strict: bool, same_site: bool = False
+) -> None:
     """Raise CsrfRejected for a request that a page of another origin may have made (the table above).
 
     `sites` and `origins` are the values of Sec-Fetch-Site and Origin, `own` the gateway's own origins; `strict`
-    is for the access cookie.
+    is for the access cookie, `same_site` lets the same site's other origins pass too.
     """
     if sites:
-        allowed = set(sites) <= ({b"same-origin"} if strict else {b"same-origin", b"none"})
+        good = {b"same-origin"} | (set() if strict else {b"none"}) | ({b"same-site"} if same_site else set())
+        allowed = set(sites) <= good
     elif origins:
         allowed = len(origins) == 1 and origins[0].decode("latin-1").lower() in own
     else:

@@ -47,14 +47,15 @@ class IssuerKeys(Protocol):
 class Gate:
     """Finds, verifies and checks the credential of a request.
 
-    `access_cookie` names the cookie that may hold the access token, "" where there is none; `issuer` is the
-    gateway's public URL, whose origin counts as its own.
+    `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
+    lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
     what makes the refresh token handed out with it count as used (rotation table). `issuer_keys` fetches the keys
     of other issuers, None where there are none.
     """
 
     __slots__ = (
+        "_allow_same_site",
         "_clock",
         "_issuer",
         "_issuer_keys",
@@ -73,6 +74,7 @@ class Gate:
         clock: Callable[[], float] = time.time,
         *,
         access_cookie: str = "",
+        allow_same_site: bool = False,
         issuer: str = "",
         issuer_keys: IssuerKeys | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class Gate:
         self._clock = clock
         self._issuer = issuer
         self._issuer_keys = issuer_keys
+        self._allow_same_site = allow_same_site
         self.access_cookie = access_cookie.encode()
         self._marking: set[asyncio.Task[None]] = set()
 
@@ -118,7 +121,9 @@ class Gate:
         for name, value in headers:
             said.get(name.lower(), []).append(value)
         own = cookies.own_origins(host, schemes, self._issuer)
-        cookies.check_origin(said[b"sec-fetch-site"], said[b"origin"], own, strict=True)
+        cookies.check_origin(
+            said[b"sec-fetch-site"], said[b"origin"], own, strict=True, same_site=self._allow_same_site
+        )
 
     def verify(self, token: bytes) -> Claims:
         """Return the claims of a token. Raises InvalidToken or ExpiredToken, and KeyMissing's for another issuer's."""

@@ -13,8 +13,9 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.app import Worker, open_provider
+from gateway.app import Worker
 from gateway.identity import Provider
+from gateway.parts import open_provider
 from gateway.settings import Settings, SettingsError, check_files
 from gateway.tokens.keyring import BadKey
 

@@ -18,7 +18,7 @@ def read_refresh(request: Request, names: Cookies) -> str | None:
     return found[0].decode("latin-1") if found else None
 
 
-def check_origin(request: Request, issuer: str) -> None:
+def check_origin(request: Request, issuer: str, names: Cookies) -> None:
     """Raise CsrfRejected for a request that a page of another origin may have made.
 
     `issuer` is the gateway's own public URL: behind something that ends TLS, the scheme that the gateway
@@ -29,4 +29,5 @@ def check_origin(request: Request, issuer: str) -> None:
     if request.scope.get("state", {}).get("trusted"):
         schemes |= {value.decode("latin-1").lower() for value in header_values(request, b"x-forwarded-proto")}
     sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
-    cookies.check_origin(sites, origins, cookies.own_origins(host, schemes, issuer), strict=False)
+    own = cookies.own_origins(host, schemes, issuer)
+    cookies.check_origin(sites, origins, own, strict=False, same_site=names.allow_same_site)

@@ -75,5 +75,5 @@ async def _by_access_token(services: Services, request: Request) -> Found:
 async def _by_cookie(services: Services, request: Request, cookie: str | None) -> Found:
     if cookie is None:
         return {}
-    cookies.check_origin(request, services.issuer)
+    cookies.check_origin(request, services.issuer, services.cookies)
     return await _by_refresh_token(services, cookie)

@@ -49,7 +49,7 @@ async def token(services: Services, request: Request) -> Response:
     presented = cookies.read_refresh(request, services.cookies)
     if presented is None:
         raise InvalidRequest("refresh_token is missing")
-    cookies.check_origin(request, services.issuer)
+    cookies.check_origin(request, services.issuer, services.cookies)
     try:
         return token_response(services, await _refresh(services, request, presented), in_cookie=True)
     except InvalidGrant as error:  # and nothing else: an outage must not sign anyone out
@@ -119,7 +119,7 @@ def refresh_in_cookie(services: Services, request: Request, given: body.Paramete
     if place not in ("body", "cookie"):
         raise InvalidRequest("refresh_in must be body or cookie")
     if place == "cookie":
-        cookies.check_origin(request, services.issuer)
+        cookies.check_origin(request, services.issuer, services.cookies)
     return place == "cookie"
 
 

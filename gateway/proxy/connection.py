@@ -2,7 +2,7 @@
 
 Laws:
 - An answer that two parsers could read differently ends the connection (contract 6.8): llhttp refuses what
-  is malformed, `_framing` what is well-formed but odd.
+  is malformed, `AnswerHead` and `_framing` what is well-formed but odd.
 - A byte that comes when none is due makes the connection unusable.
 - Trailers pass where the client asked for them and the backend announced them (RFC 9110 6.5), else not.
 """
@@ -10,81 +10,35 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 import httptools
-import orjson
 
 from gateway import errors
-from gateway.proxy.headers import (
-    CANDIDATES,
-    R_CODING,
-    R_CONNECTION,
-    R_DROP,
-    R_LENGTH,
-    R_TRAILER,
-    R_UPGRADE,
-    ResponseKinds,
-    nominated,
-    trailer_names,
-    without_lines,
-)
+from gateway.proxy import refreshing
+from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
+from gateway.proxy.headers import ResponseKinds
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.trailers import Trailers, TwinParser
+from gateway.proxy.tunnel import Tunnel, agreed
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
-    from gateway.proxy.tunnel import Tunnel
     from gateway.proxy.upstream import Upstream
 
 _LOG = logging.getLogger("gateway.proxy")
 
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
-LENGTH = frozenset({b"content-length"})
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 MAX_INTERIM = 32  # 1xx before an answer
 SMALL = 16384  # an answer whose head and body are copied into one write
-
-STATUS_LINES = {
-    code: b"HTTP/1.1 %d %b\r\n" % (code, http.HTTPStatus(code).phrase.encode())
-    if code in http.HTTPStatus._value2member_map_
-    else b"HTTP/1.1 %d \r\n" % code
-    for code in range(100, 1000)
-}
-
-
-EXPIRED, JSON = b"expired", b"json"
-SUSPECT_BODY = 8192  # bytes of a 401's JSON that are read to see what it says
-_CHALLENGE = re.compile(rb"\nwww-authenticate:[^\r]*(?:expired_token|invalid_token[^\r]*expired)", re.IGNORECASE)
-_OURS = re.compile(rb"\nx-gateway-error:[ \t]*expired_token[ \t]*\r", re.IGNORECASE)
-_JSON = re.compile(rb"\ncontent-type:[ \t]*application/(?:[a-z.+-]*\+)?json", re.IGNORECASE)
-
-
-def _verdict(head: bytes) -> bytes:
-    """Return EXPIRED where a 401's head says that the token expired, JSON where its body may, b"" else."""
-    if _CHALLENGE.search(head) or _OURS.search(head):
-        return EXPIRED
-    return JSON if _JSON.search(head) else b""
-
-
-def says_expired(body: bytes) -> bool:
-    """Tell whether a JSON body is an error object that names expired_token (RFC 6749 5.2's shape, or RFC 9457's)."""
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(content, dict) and "expired_token" in (content.get("error"), content.get("code"))
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend. `exchange` is whom it serves, None while idle."""
 
     __slots__ = (
-        "announced",
         "bodyless",
         "chunked",
         "ended",
@@ -112,7 +66,6 @@ class UpstreamConnection(asyncio.Protocol):
         "twin",
         "until_close",
         "unusable",
-        "upgrade",
     )
 
     def __init__(self, pool: Upstream) -> None:
@@ -126,8 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.served = self.raw_left = 0
         self.lost = self.paused = self.unusable = self.switched = False
         self.tunnel: Tunnel | None = None
-        self.upgrade = self.suspect = self.said = b""
-        self.announced: tuple[bytes, ...] = ()
+        self.suspect = self.said = b""
         self.twin: TwinParser | None = None
         self._begin()
 
@@ -266,7 +218,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.tunnel is not None:
             self.tunnel.from_upstream(data)
         else:
-            exchange.confirm(self, data)
+            refreshing.confirm(exchange, self, data)
 
     def _plain(self, exchange: Exchange, data: bytes) -> bool:
         """Pass on what is one whole plain answer; False where it takes a parser."""
@@ -291,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _pass_on(self, exchange: Exchange) -> None:
         """Write what the parser made of one read, and see where that leaves the answer."""
         out = self.out
-        if self.suspect and not self._cleared(exchange):
+        if self.suspect and not refreshing.cleared(self, exchange):
             return
         if out:
             self.out = []
@@ -325,16 +277,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.parser = httptools.HttpResponseParser(self)
             self._finish()
 
-    def _upgraded(self, exchange: Exchange, head: bytes) -> None:
-        tunnel = exchange.tunnel
-        if tunnel is None or self.upgrade != tunnel.protocol_name:
-            raise errors.UpstreamInvalid("101 unasked, or to another protocol")
-        if exchange.by_subprotocol and b"\nsec-websocket-protocol:" not in b"\n" + head.lower():
-            head += b"Sec-WebSocket-Protocol: bearer\r\n"  # browsers want one of those they offered
-        more = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % tunnel.protocol_name
-        self.out.append(b"".join((STATUS_LINES[101], head, exchange.extra, more, b"\r\n")))
-        self.switched = True
-
     def _switch(self, exchange: Exchange, rest: bytes) -> None:
         """Join the two connections: no parser from here on."""
         tunnel = self.tunnel = exchange.tunnel
@@ -345,21 +287,6 @@ class UpstreamConnection(asyncio.Protocol):
             tunnel.open(self)
             if rest:
                 tunnel.from_upstream(rest)
-
-    def _cleared(self, exchange: Exchange) -> bool:
-        """Tell whether a 401 is to be passed on; one that says expired_token is met with a second try."""
-        if not self.ended and self.suspect != EXPIRED:
-            if self.left > SUSPECT_BODY or len(self.said) > SUSPECT_BODY:
-                self.suspect = b""
-            return not self.suspect
-        if self.suspect == EXPIRED or says_expired(self.said):
-            self.exchange = None
-            self.unusable = True
-            self.transport.close()
-            exchange.replay()
-            return False
-        self.suspect = b""
-        return True
 
     def _invalid(self, reason: str | BaseException | None) -> None:
         if isinstance(reason, httptools.HttpParserCallbackError):
@@ -393,63 +320,28 @@ class UpstreamConnection(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n") + 2
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
-        fields = self._fields(raw, raw.find(b"\r\n") + 2, end)
+        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds)
         if status < 200:
             self.interim += 1
             if self.interim > MAX_INTERIM:
                 raise errors.UpstreamInvalid("no end of 1xx")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
-            self._interim(exchange, status, without_lines(fields, LENGTH))
-            self.left, self.chunked = -1, False  # how a 1xx says that it is framed means nothing for the answer
+            self._interim(exchange, status, head)
             return
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
-        if status == 401 and exchange.can_replay():
-            self.suspect, self.said = _verdict(raw[:end]), b""
-        if status == 204 and self.left >= 0:  # RFC 9110 8.6
-            fields = without_lines(fields, LENGTH)
+        if status == 401 and refreshing.can_replay(exchange):
+            self.suspect, self.said = verdict(raw[:end]), b""
+        self.left, self.chunked = head.length, head.chunked
+        fields = head.without_length() if status == 204 else head.fields  # RFC 9110 8.6
         tail = self._framing(exchange, status)
-        if self.announced:
-            tail += self._expect_trailers(exchange, raw)
+        if head.announced:
+            tail += self._expect_trailers(exchange, head.announced, raw)
         if not exchange.responding(status):
             tail += b"Connection: close\r\n\r\n"
         else:
             tail += b"\r\n" if exchange.head.http11 else b"Connection: keep-alive\r\n\r\n"
         self.out.append(b"".join((STATUS_LINES[status], fields, exchange.extra, tail)))
-
-    def _fields(self, raw: bytes, at: int, end: int) -> bytes:
-        """Return raw[at:end] without the lines that concern this connection alone (RFC 9110 7.6.1)."""
-        kinds = self.kinds
-        block = raw[at - 1 : end]  # with the line feed before the first line, so that lines are found whole
-        more = b""
-        for line in CANDIDATES.findall(block):
-            name, _, value = line.partition(b":")
-            kind = kinds[name]
-            if kind == R_LENGTH:
-                self.left = int(value)
-            elif kind:
-                block = block.replace(line + b"\r", b"", 1)
-                if kind != R_DROP:
-                    more += self._note(kind, value.strip(b" \t"))
-        if not more:
-            return block[1:]
-        hop = nominated(more) - FRAMING
-        self.announced = tuple(name for name in self.announced if name.lower() not in hop)
-        return without_lines(block[1:], hop)
-
-    def _note(self, kind: int, value: bytes) -> bytes:
-        """Note how the answer is framed; return what else a `Connection` value makes hop-by-hop."""
-        if kind == R_CODING:
-            if value.lower() != b"chunked" or self.chunked:
-                raise errors.UpstreamInvalid("transfer coding")
-            self.chunked = True
-        elif kind == R_UPGRADE:
-            self.upgrade = value.lower()
-        elif kind == R_TRAILER:
-            self.announced += trailer_names(value)
-        elif kind == R_CONNECTION and value.lower() not in (b"keep-alive", b"close"):
-            return b"," + value
-        return b""
 
     def _framing(self, exchange: Exchange, status: int) -> bytes:
         """Decide how the answer's end is told to the client; return what is to be added (RFC 9112 6.3)."""
@@ -469,29 +361,20 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
         return b""
 
-    def _expect_trailers(self, exchange: Exchange, raw: bytes) -> bytes:
+    def _expect_trailers(self, exchange: Exchange, names: tuple[bytes, ...], raw: bytes) -> bytes:
         """Announce trailers to a client that takes them and can be sent them; return that header."""
-        names, self.announced = self.announced, ()
         if not (self.chunked and self.rechunk and exchange.head.fields.trailers):
             return b""
         self.twin = self.parser = TwinParser(self.parser, Trailers(names), raw)
         return b"Trailer: %b\r\n" % b", ".join(names)
 
-    def _last_chunk(self) -> bytes:
-        """Return the end of a chunked body with the trailers that the backend sent."""
-        twin, self.twin = self.twin, None
-        if twin is None:
-            return b"0\r\n\r\n"
-        self.parser = twin.first
-        return b"0\r\n%b\r\n" % b"".join(twin.trailers.lines)
-
-    def _interim(self, exchange: Exchange, status: int, fields: bytes) -> None:
-        """Pass on a 1xx (RFC 9110 15.2); a 101 only where it was asked for."""
-        self.announced = ()
+    def _interim(self, exchange: Exchange, status: int, head: AnswerHead) -> None:
+        """Pass on a 1xx (RFC 9110 15.2), whose framing means nothing; a 101 only where it was asked for."""
         if status == 101:
-            self._upgraded(exchange, fields)
+            self.out.append(STATUS_LINES[101] + agreed(exchange, head))
+            self.switched = True
         elif exchange.head.http11:
-            self.out.append(b"".join((STATUS_LINES[status], fields, b"\r\n")))
+            self.out.append(b"".join((STATUS_LINES[status], head.without_length(), b"\r\n")))
 
     def on_body(self, body: bytes) -> None:
         if self.ended:
@@ -509,4 +392,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.in_head and not self.ended:  # in_head still: a 1xx, after which the answer itself comes
             self.ended = True
             if self.rechunk:
-                self.out.append(b"0\r\n\r\n" if self.twin is None else self._last_chunk())
+                twin, self.twin = self.twin, None
+                if twin is not None:
+                    self.parser = twin.first
+                self.out.append(b"0\r\n\r\n" if twin is None else twin.trailers.last_chunk())

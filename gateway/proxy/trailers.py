@@ -37,6 +37,10 @@ class Trailers:
     def on_message_complete(self) -> None:
         self.ended = True
 
+    def last_chunk(self) -> bytes:
+        """Return the end of a chunked body, with what was sent of them."""
+        return b"0\r\n%b\r\n" % b"".join(self.lines)
+
 
 class TwinParser:
     """Stands in for the parser of an answer with trailers, so that one without costs nothing for them.

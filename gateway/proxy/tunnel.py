@@ -14,7 +14,11 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from gateway.errors import UpstreamInvalid
+from gateway.proxy.headers import without
+
 if TYPE_CHECKING:
+    from gateway.proxy.answer_head import AnswerHead
     from gateway.proxy.connection import UpstreamConnection
     from gateway.proxy.exchange import Exchange
 
@@ -151,6 +155,14 @@ class Tunnel:
         self.exchange.tunnel_closed()
 
 
+def ask(exchange: Exchange) -> None:
+    """Have an exchange become a tunnel if the backend agrees; an `Upgrade` not taken is ignored (RFC 9110 7.8)."""
+    fields = exchange.head.fields
+    name = asked(exchange.head.method, fields.upgrade, fields.hop) if exchange.head.http11 else b""
+    if name and fields.length <= 0:
+        exchange.tunnel = Tunnel(exchange, name)
+
+
 def asked(method: bytes, upgrade: bytes, connection: bytes) -> bytes:
     """Return the protocol that a request asks to switch to, b"" where it asks for none that is passed on."""
     words = [word.strip(b" \t").lower() for word in connection.split(b",")]
@@ -170,3 +182,29 @@ def bearer_subprotocol(value: bytes) -> tuple[bytes | None, bytes]:
         if word.lower() == b"bearer":
             return words[at + 1], b", ".join(words[:at] + words[at + 2 :])
     return None, value
+
+
+def subprotocol_token(exchange: Exchange) -> bytes | None:
+    """Take the token out of `Sec-WebSocket-Protocol`; the backend gets the rest."""
+    fields = exchange.head.fields
+    for name, value in fields.headers:
+        if name.lower() == b"sec-websocket-protocol":
+            token, rest = bearer_subprotocol(value)
+            if token is None:
+                continue
+            exchange.by_subprotocol = True
+            fields.lines = without(fields.lines, frozenset({b"sec-websocket-protocol"}))
+            if rest:
+                fields.lines += (name, b": ", rest, b"\r\n")
+            return token
+    return None
+
+
+def agreed(exchange: Exchange, head: AnswerHead) -> bytes:
+    """Return what the client gets below the first line of the backend's 101. Raises UpstreamInvalid for another one."""
+    tunnel, fields = exchange.tunnel, head.without_length()
+    if tunnel is None or head.upgrade != tunnel.protocol_name:
+        raise UpstreamInvalid("101 unasked, or to another protocol")
+    if exchange.by_subprotocol and b"\nsec-websocket-protocol:" not in b"\n" + fields.lower():
+        fields += b"Sec-WebSocket-Protocol: bearer\r\n"  # browsers want one of those they offered
+    return b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (fields, exchange.extra, tunnel.protocol_name)

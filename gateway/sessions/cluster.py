@@ -337,7 +337,6 @@ def _digit(command: Command) -> str:
     """Return the partition of a command's first key: its hash tag."""
     name = command[0]
     key = command[3] if name in ("EVAL", "EVALSHA") else command[1]
-    text = key if isinstance(key, str) else key.decode()
-    digit = text.partition("{")[2][:1]
+    digit: str = key.partition(b"{")[2][:1].decode()
     assert digit in DIGITS, "a key without a partition"
     return digit

@@ -13,7 +13,8 @@ every record says to which epoch it belongs.
   issuers that are older than the epoch. A rollback signs a sixteenth of the users out and lets nobody in.
 
 The comparison is always with what was known when the command was sent: an answer that was overtaken by
-another proves nothing. What no living process remembers, nobody can miss: docs/decisions/09.
+another proves nothing. What no living process remembers, nobody can
+miss (docs/decisions/09-a-store-that-goes-back.md).
 """
 
 from __future__ import annotations

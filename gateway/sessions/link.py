@@ -27,6 +27,7 @@ from gateway.sessions.resp import (
     STILL_PRIMARY,
     Batch,
     ProtocolViolation,
+    head_of,
     parse_error,
     parse_head,
     parse_integer,
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _STEADY = 1.0  # seconds after which a link that had nothing to answer counts as good
 _MORE = object()  # the reader's word for "not yet"
+_USUALLY = b":0\r\n"  # replicas that have acknowledged what this connection wrote
 _REPLICA = b"ERR WAIT cannot be used"  # "with replica instances", or in older words
 
 
@@ -60,6 +62,7 @@ class Link(asyncio.Protocol):
     def __init__(self, owner: Owner, *, guarded: bool, gathers: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
+        self._born = owner.born
         self._guarded = guarded
         self._gathers = gathers
         self._written: list[bytes] = []
@@ -179,19 +182,20 @@ class Link(asyncio.Protocol):
         while waiting:
             batch = waiting[0]
             count = len(batch.answers)
-            if self._verdicts is None:
-                begin = self._begin(data, position, count)
+            verdicts = self._verdicts
+            if verdicts is None:
+                head = head_of(count)
+                begin = position + len(head) if data.startswith(head, position) else self._begin(data, position, count)
                 if begin is None:
                     break
                 position = begin
-            verdicts = self._verdicts
-            assert verdicts is not None
+                verdicts = self._verdicts = self._verdicts or bytearray()
             if len(verdicts) < count:
-                position = parse_values(data, position, batch.keys, verdicts, self._owner.born)
+                position = parse_values(data, position, batch.keys, verdicts, self._born)
                 if len(verdicts) < count:
                     break
             if self._guarded:
-                end = self._primary(data, position)
+                end = position + 4 if data.startswith(_USUALLY, position) else self._primary(data, position)
                 if end is None:
                     break
                 position = end
@@ -209,10 +213,7 @@ class Link(asyncio.Protocol):
     def _begin(self, data: bytes, position: int, count: int) -> int | None:
         """Read the beginning of a reply, or an error in its place; return where it ends, None = not all there."""
         if not data.startswith(b"-", position):
-            begin = parse_head(data, position, count)
-            if begin is not None:
-                self._verdicts = bytearray()
-            return begin
+            return parse_head(data, position, count)
         found = parse_error(data, position)
         if found is None:
             return None

@@ -181,7 +181,7 @@ def parse_head(data: bytes, position: int, count: int) -> int | None:
 
     Raises ProtocolViolation for what does not begin such a reply.
     """
-    head = _head(count)
+    head = head_of(count)
     if data.startswith(head, position):
         return position + len(head)
     if head.startswith(data[position:]):
@@ -197,12 +197,12 @@ def parse_values(
     `born` are the epochs of the partitions. Raises ProtocolViolation.
     """
     starts = data.startswith
-    for index in range(len(verdicts), len(keys)):
-        each = keys[index]
+    for each in keys[len(verdicts) :] if verdicts else keys:
         # Nearly every ask is answered as it was before: one comparison instead of a parse.
-        if starts(each.usual, position) and each.born == born[each.partition]:
+        usual = each.usual
+        if starts(usual, position) and each.born == born[each.partition]:
             verdicts.append(0)
-            position += len(each.usual)
+            position += len(usual)
             continue
         found = _pair(data, position)
         if found is None:
@@ -265,7 +265,7 @@ def _bulk(data: bytes, position: int) -> tuple[bytes | None, int] | None:
 
 
 @lru_cache(maxsize=256)
-def _head(count: int) -> bytes:
+def head_of(count: int) -> bytes:
     return b"*%d\r\n" % (2 * count)
 
 

@@ -1,8 +1,9 @@
 """The store: what changes sessions, one Lua script an operation, atomic.
 
 Laws: every key ends with what it stands for. A session that has ended leaves nothing behind and never
-comes back. Nothing but StoreUnavailable comes out of it when Redis does not answer, and then nobody
-knows whether the operation took place: asking again is safe for all of them.
+comes back, also where Redis itself goes back (epochs.py). Nothing but StoreUnavailable comes out of it when
+Redis does not answer, and then nobody knows whether the operation took place: asking again is safe for all of
+them. Whatever says that something is over is said when as many replicas as are asked for have it (WAIT).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.sessions.record import NewIdentity, NewSession, Session
 from gateway.sessions.scripts import Argument, Script, milliseconds
 from gateway.tokens.rotation import Outcome
 
-__all__ = ["NewIdentity", "NewSession", "Rotation", "Session", "SessionPolicy", "SessionStore"]
+__all__ = ["NewIdentity", "NewSession", "Rotation", "Session", "SessionPolicy", "SessionStore", "Unconfirmed"]
 
 _MAX_END = 2**53 - 1  # ms; the greatest that a Lua number holds exactly
 _MAX_ID = 512  # characters of the id of a token or subject of another maker
@@ -68,10 +69,22 @@ _END, _END_ALL = Script("end"), Script("end_all")
 _REVOKE_TOKEN, _NOT_BEFORE, _ATTEMPT = Script("revoke_token"), Script("not_before"), Script("attempt")
 
 
+class Unconfirmed(StoreUnavailable):
+    """Something has ended, and too few replicas are known to have it; asked again, it is waited for anew.
+
+    `done` is what the operation would have returned.
+    """
+
+    def __init__(self, reason: str, done: Any = None) -> None:
+        super().__init__(reason)
+        self.done = done
+
+
 class SessionStore:
     """Sessions under one prefix of one Redis.
 
-    `timeout` bounds every operation, in seconds; with `wait_replicas` a revocation may take it twice.
+    `timeout` bounds every operation, in seconds; with `wait_replicas` what ends something may take it twice, and
+    raises Unconfirmed where too few replicas acknowledge it.
     `clock` returns Unix seconds and takes the place of the time of Redis; it is for tests. `observe` is told
     each operation and the seconds it took, also where it failed. `epochs` is what the process knows of them, one
     for the store and the live checks; without it the store has its own.
@@ -95,7 +108,7 @@ class SessionStore:
         self._wait_replicas = wait_replicas
         self._clock = clock
         self._observe = observe
-        self._epochs = epochs or Epochs(client, prefix, timeout, clock)
+        self.epochs = epochs or Epochs(client, prefix, timeout, clock)
 
     async def create(self, new: NewSession) -> Session:
         """Begin a session. It ends the user's session on the same device, and the least recently used over the cap.
@@ -124,7 +137,7 @@ class SessionStore:
         if session is None:
             raise StoreUnavailable("create: malformed reply")
         if _items(_item(reply, 1)):
-            await self._replicated(digit)
+            await self._replicated(digit, session)
         return session
 
     async def get(self, session_id: str) -> Session | None:
@@ -158,7 +171,10 @@ class SessionStore:
         outcome, session = _outcome(_item(reply, 0)), self._parse(session_id, _item(reply, 1))
         if session is None and outcome in (Outcome.ROTATED, Outcome.REPLAYED):
             raise StoreUnavailable("rotate: malformed reply")
-        return Rotation(outcome, session)
+        rotation = Rotation(outcome, session)
+        if outcome not in (Outcome.ROTATED, Outcome.REPLAYED):  # an unknown session may have ended a moment ago
+            await self._replicated(session_id[0], rotation)
+        return rotation
 
     async def mark_used(self, session_id: str, counter: int) -> None:
         """Note that an access token minted with `counter` was seen: its predecessor's grace begins."""
@@ -179,8 +195,9 @@ class SessionStore:
         if not is_session_id(session_id):
             return False
         reply = await self._run(_END, session_id[0], self._own_keys(session_id), [session_id])
-        await self._replicated(session_id[0])
-        return _number(_item(reply, 0)) == 1
+        was_alive = _number(_item(reply, 0)) == 1
+        await self._replicated(session_id[0], was_alive)
+        return was_alive
 
     async def end_all(self, subject: str, keep: str = "") -> SessionIds:
         """End all sessions of a user, or all but `keep`; the ids of those that were alive."""
@@ -191,8 +208,9 @@ class SessionStore:
             [keys.user(subject), keys.epoch(digit), keys.sessions(digit)],
             [keep.encode("utf-8", "replace")],
         )
-        await self._replicated(digit)
-        return [_ascii(sid) for sid in _items(_item(reply, 0))]
+        ended = [_ascii(sid) for sid in _items(_item(reply, 0))]
+        await self._replicated(digit, ended)
+        return ended
 
     async def revoke_token(self, token_id: str, expires_at: int) -> None:
         """Put a token on the blacklist until its `exp` (Unix seconds) and the leeway have passed.
@@ -252,17 +270,24 @@ class SessionStore:
     ) -> Sequence[Any]:
         """Run a script in its partition's epoch; return what it says beside that."""
         async with self._answering(script.name):
-            reply = await script.run(self._client, keys, [self._now(), self._epochs.known(digit), *arguments])
-        return self._epochs.take(digit, reply)
+            reply = await script.run(self._client, keys, [self._now(), self.epochs.known(digit), *arguments])
+        return self.epochs.take(digit, reply)
 
-    async def _replicated(self, digit: str) -> None:
-        """Wait until replicas hold what was written, as far as the policy asks (WAIT).
+    async def _replicated(self, digit: str, done: Any = None) -> None:
+        """Wait until replicas hold what was written, as far as is asked for (WAIT). Raises Unconfirmed with `done`."""
+        if not self._wait_replicas:
+            return
+        try:
+            await self._pass_fence(digit)
+        except StoreUnavailable as error:
+            raise Unconfirmed(error.reason, done) from error
+
+    async def _pass_fence(self, digit: str) -> None:
+        """Write a key and wait for replicas that have it. Raises StoreUnavailable.
 
         WAIT speaks for the writes of its own connection alone. The fence is such a write; replicas that
         have it have all that came before it, also where an earlier try had written already.
         """
-        if not self._wait_replicas:
-            return
         wait = max(1, int(self._timeout * 800))
         async with self._answering("wait"), self._client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.fence(digit), b"1", px=wait)

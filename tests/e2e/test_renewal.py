@@ -322,6 +322,56 @@ def test_an_unsafe_method_with_the_access_cookie_must_come_from_the_gateways_own
         assert answer.error == (403, "csrf_rejected")
 
 
+@pytest.fixture(scope="module")
+def sibling(site: Site, backend: Backend) -> Iterator[Gateway]:
+    """A gateway that trusts every host of its site."""
+    cookies = {"refresh": REFRESH, "access": ACCESS, "allow_same_site": True}
+    with site.serve(routes=[route("/guarded/", backend.url)], cookies=cookies) as made:
+        yield made
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "a" * 22,
+}
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"], ids=["unsafe", "upgrade"])
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"Sec_Fetch_Site": "same-site"}, True),
+        ({"Sec_Fetch_Site": "same-site", "Origin": "https://app.gateway.test"}, True),
+        ({"Sec_Fetch_Site": "same-origin"}, True),
+        ({"Sec_Fetch_Site": "cross-site"}, False),
+        ({"Sec_Fetch_Site": "none"}, False),
+        ({"Sec_Fetch_Site": "same-site, cross-site"}, False),
+        ({"Origin": "https://gateway.test"}, True),
+        ({"Origin": "https://app.gateway.test"}, False),  # nobody has said that it is the same site
+        ({}, False),
+    ],
+)
+def test_with_allow_same_site_the_browser_must_have_said_that_it_is_the_same_site(
+    sibling: Gateway, backend: Backend, headers: dict[str, str], allowed: bool, method: str
+) -> None:
+    spot = backend.spot(OK)
+    more = UPGRADE if method == "GET" else {}
+    answer = ask(sibling.port, request(method, spot.path("/guarded"), {**carried(sign_in(sibling), **headers), **more}))
+    assert answer.status == (200 if allowed else 403)
+    assert len(spot.calls(1) if allowed else spot.calls()) == int(allowed)
+
+
+@pytest.mark.parametrize(("origin", "status"), [("same-site", 200), ("cross-site", 403)])
+def test_with_allow_same_site_the_refresh_cookie_counts_from_the_same_site(
+    sibling: Gateway, origin: str, status: int
+) -> None:
+    headers = carried(sign_in(sibling), Sec_Fetch_Site=origin) | {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = ask(sibling.port, request("POST", "/auth/token", headers, b"grant_type=refresh_token"))
+    assert answer.status == status
+
+
 def test_an_expired_access_cookie_is_refreshed_in_place_and_no_token_stands_in_a_header(
     browser: Gateway, backend: Backend
 ) -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.errors import StoreUnavailable
 from gateway.sessions.connect import Address, Credentials, Endpoint, open_client, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness, Verdict
+from tests.redis_certificates import certificates
 from tests.redis_server import RedisServer, find_redis_server, free_port, redis_has_tls, redis_server
 from tests.sessions.world import checking, in_loop, login, opened
 
@@ -163,7 +158,19 @@ async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix
 async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: str) -> None:
     """The rights that the documentation asks for, under an ACL."""
     rights = ["on", ">pw", f"~{prefix}:*", "-@all", "+get", "+set", "+del", "+exists", "+mget", "+evalsha", "+eval"]
-    rights += ["+time", "+zadd", "+zrem", "+zrange", "+persist", "+pexpireat", "+ping", "+wait", "+hello", "+select"]
+    rights += [
+        "+time",
+        "+zadd",
+        "+zrem",
+        "+zrange",
+        "+persist",
+        "+pexpireat",
+        "+pttl",
+        "+ping",
+        "+wait",
+        "+hello",
+        "+select",
+    ]
     with redis_server() as server:
         with server.client() as admin:
             admin.execute_command("ACL", "SETUSER", "gate", *rights)
@@ -174,45 +181,11 @@ async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: st
             await world.store.mark_used(session.id, 1)
             assert await world.store.attempt("login", "a", 10) == 0
             await world.store.revoke_token(TOKEN, 2**40)
+            await world.store.set_not_before("~issuer:u-1", 1, 60)
             assert len(await world.store.list("u-1")) == 1
             assert await live.alive(session.id, TOKEN[0] + "x" * 20) is Verdict.ALIVE
             assert await world.store.end_all("u-1") == [session.id]
             await world.store.ping()
-
-
-def certificates(directory: Path) -> None:
-    """Write ca.pem and what a server and a client at 127.0.0.1 need: node.pem, node.key; and other-ca.pem."""
-    for ca_name, node_name in (("ca", "node"), ("other-ca", "other-node")):
-        ca_key, node_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        ca = _certificate(ca_name, ca_key, ca_name, ca_key, ca=True)
-        node = _certificate(node_name, node_key, ca_name, ca_key, ca=False)
-        (directory / f"{ca_name}.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-        (directory / f"{node_name}.pem").write_bytes(node.public_bytes(serialization.Encoding.PEM))
-        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        (directory / f"{node_name}.key").write_bytes(node_key.private_bytes(serialization.Encoding.PEM, *form))
-
-
-def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
-) -> x509.Certificate:
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(key_id, critical=False)
-    )
-    if not ca:
-        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
 
 
 @pytest.mark.skipif(find_redis_server() is None or not redis_has_tls(), reason="needs a redis-server with TLS")

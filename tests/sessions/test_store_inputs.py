@@ -123,6 +123,25 @@ async def test_a_token_id_that_is_none_is_refused(prefix: str, token_id: str) ->
             await world.store.revoke_token(token_id, 2**40)
 
 
+@pytest.mark.parametrize(
+    ("subject_id", "moment", "life"),
+    [("", 1, 1), ("~" * 513, 1, 1), ("~i:u", -1, 1), ("~i:u", 2**60, 1), ("~i:u", 1, 0), ("~i:u", 1, float("nan"))],
+)
+@in_loop
+async def test_a_not_before_that_is_none_is_refused(prefix: str, subject_id: str, moment: int, life: float) -> None:
+    async with opened("memory://refused", prefix) as world:
+        with pytest.raises(ValueError, match="must be"):
+            await world.store.set_not_before(subject_id, moment, life)
+
+
+@pytest.mark.parametrize("subject_id", ["~issuer:u-1", "~issuer:é", "~i:\ud800", "~i:{b}", "~" * 512])
+@in_loop
+async def test_a_subject_of_another_issuer_may_be_any_text(url: str, prefix: str, subject_id: str) -> None:
+    async with opened(url, prefix) as world:
+        await world.store.set_not_before(subject_id, 1_700_000_000, 60)
+        assert await world.raw.get(Keyspace(prefix).not_before(subject_id)) == b"1700000000"
+
+
 def test_a_policy_that_cannot_be_kept_is_refused() -> None:
     for bad in ({"refresh_ttl": 0.5}, {"session_ttl": -1}, {"grace": -1}, {"leeway": -1}, {"max_sessions": -1}):
         with pytest.raises(ValueError, match="must"):
