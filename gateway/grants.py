@@ -11,9 +11,7 @@ Laws:
 
 from __future__ import annotations
 
-import ipaddress
 import time
-import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +25,7 @@ from gateway.errors import (
     TooManyAttempts,
 )
 from gateway.identity import fields
+from gateway.identity.counted import alike, network
 from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
@@ -261,8 +260,7 @@ class Grants:
         """Revoke the caller's own token of another issuer. Raises StoreUnavailable."""
         if claims.foreign is not None:
             await self._store.revoke_token(claims.foreign.token_id, claims.exp)
-            told = {"token_id": claims.foreign.token_id, "subject": claims.sub}
-            audit("logout", ip=ip, request_id=request_id, **told)
+            audit("logout", token_id=claims.foreign.token_id, subject=claims.sub, ip=ip, request_id=request_id)
 
     async def void_foreign(
         self, issuer: str, subject: str, *, issued_at: int = 0, by: str, ip: str = "", request_id: str = ""
@@ -302,8 +300,7 @@ class Grants:
     async def _set_not_before(self, rules: IssuerRules, subject: str, issued_at: int = 0) -> None:
         now = self._clock()
         moment = max(int(now), issued_at)
-        # until the last of these tokens has ended, by the slowest of the clocks
-        life = moment - now + rules.max_ttl + 2 * self._issuers.leeway + 1
+        life = moment - now + rules.max_ttl + 2 * self._issuers.leeway + 1  # by the slowest of the clocks
         await self._store.set_not_before(rules.subject_id(subject), moment, life)
 
     def _namespace(self, subject: str) -> IssuerRules | None:
@@ -396,27 +393,6 @@ class Grants:
             scope=session.scope,
             outcome=outcome,
         )
-
-
-def network(ip: str) -> str:
-    """Return what a rate limit counts as one place: an IPv4 address, or the /64 of an IPv6 one.
-
-    One IPv6 customer commands a whole /64 (RFC 6177). What is no address stands for itself.
-    """
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-def alike(username: str) -> str:
-    """Return what a rate limit counts as one user: a provider may take `Alice`, `alice ` and full-width for one."""
-    return unicodedata.normalize("NFKC", username).casefold().strip()
 
 
 def _changed(known: str, told: str) -> bool:

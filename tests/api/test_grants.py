@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import IdentityUnavailable, InvalidGrant
-from gateway.grants import network
 from gateway.identity import Identity, UsersFile
+from gateway.identity.counted import network
 from tests.api.support import stack
 
 
