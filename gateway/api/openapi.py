@@ -18,7 +18,7 @@ _BEARER: list[Json] = [{"accessToken": []}]
 _OPEN: list[Json] = []
 
 _ERRORS = {
-    400: "`bad_request`, `invalid_request`, `invalid_grant`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`",
+    400: "`bad_request`, `invalid_request`, `invalid_grant`, `unsupported_grant_type`, `invalid_scope`, `..._target`",
     401: "`missing_token`, `expired_token`, `revoked_token`, `invalid_token`, `invalid_credentials`, `invalid_client`",
     403: "`insufficient_scope` or `csrf_rejected`",
     404: "`no_route` or `not_found`",
