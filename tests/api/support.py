@@ -171,13 +171,14 @@ async def stack(
     clients: Mapping[str, str] | None = None,
     store_clock: bool = True,
     issuers: Issuers | None = None,
+    wait_replicas: int = 0,
 ) -> AsyncIterator[Stack]:
     """Build every room for one event loop and take it down again."""
     clock, telemetry, prefix = Clock(), Telemetry(), f"t{secrets.token_hex(4)}"
     redis = open_client(url, 2.0)
     store_time = clock if store_clock else None
     epochs = Epochs(redis, prefix, 2.0, store_time)
-    store = SessionStore(redis, prefix, policy, 2.0, clock=store_time, epochs=epochs)
+    store = SessionStore(redis, prefix, policy, 2.0, wait_replicas, clock=store_time, epochs=epochs)
     liveness = Liveness(url, prefix, 2.0, epochs)
     keyring = Keyring.load(KEYS, "ES256")
     refresh_tokens = RefreshTokens(RefreshKeys.load(KEYS), form, ISSUER)
