@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import unicodedata
 
+_ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # combining marks of Latin, Greek and Cyrillic
+
 
 def network(ip: str) -> str:
     """Return what a rate limit counts as one place: an IPv4 address, or the /64 of an IPv6 one.
@@ -23,5 +25,10 @@ def network(ip: str) -> str:
 
 
 def alike(username: str) -> str:
-    """Return what a rate limit counts as one user: a provider may take `Alice`, `alice ` and full-width for one."""
-    return unicodedata.normalize("NFKC", username).casefold().strip()
+    """Return what a rate limit counts as one user: whatever a provider may take for one.
+
+    That is `Alice`, `alice `, full-width letters, and what databases' collations do not tell apart: accents, and
+    characters that are not seen. Two users who share a limit by this are no harm.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", username).casefold())
+    return "".join(c for c in folded if c not in _ACCENTS and unicodedata.category(c) != "Cf").strip()

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.settings.values import Address
+from gateway.settings.values import Address, Origin
 
 if TYPE_CHECKING:
     from gateway.settings.models import Cookies, Redis, Settings
     from gateway.settings.routes import Issuer, Route
 
 _WILDCARDS = ("0.0.0.0", "::")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVED = ("/auth", "/.well-known")
 _NEVER_IDENTITY = frozenset(
     # headers that frame or steer a message, or carry its credential
@@ -150,6 +151,9 @@ def routes(settings: Settings) -> Lines:
             yield f'{key}.path: found "{route.host}{route.path}", which is routes.{first} too; each once is allowed'
         if any(_is_under(prefix, reserved) for reserved in _RESERVED):
             yield f'{key}.path: found "{route.path}"; /auth and /.well-known are the gateway\'s own'
+        for origin in route.upstream:
+            if _leads_to(origin, settings.management.bind):
+                yield f'{key}.upstream: found "{origin}", which is management.bind; a backend is allowed'
         yield from _route(key, route)
 
 
@@ -190,6 +194,13 @@ def _overlap(one: Address, other: Address) -> bool:
     if one.port != other.port or one.port == 0:  # port 0: the system picks a free one
         return False
     return one.host == other.host or any(host in _WILDCARDS for host in (one.host, other.host))
+
+
+def _leads_to(origin: Origin, bind: Address) -> bool:
+    """Tell whether a backend's address is that of a listener of ours, as far as can be told without asking anyone."""
+    if origin.port != bind.port or not bind.port:
+        return False
+    return origin.host == bind.host or (origin.host in _LOOPBACK and bind.host in (*_LOOPBACK, *_WILDCARDS))
 
 
 def _has_password(url: str) -> bool:

@@ -178,7 +178,7 @@ async def stack(
     redis = open_client(url, 2.0)
     store_time = clock if store_clock else None
     epochs = Epochs(redis, prefix, 2.0, store_time)
-    store = SessionStore(redis, prefix, policy, 2.0, wait_replicas, clock=store_time, epochs=epochs)
+    store = SessionStore(redis, prefix, policy, 2.0, wait_replicas, store_time, epochs=epochs)
     liveness = Liveness(url, prefix, 2.0, epochs)
     keyring = Keyring.load(KEYS, "ES256")
     refresh_tokens = RefreshTokens(RefreshKeys.load(KEYS), form, ISSUER)
