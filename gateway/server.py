@@ -68,12 +68,7 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again.
-
-    Raises SettingsError for what the configuration knows and the gateway does not, rather than pass over it.
-    """
-    if settings.issuers:
-        raise SettingsError(["issuers: tokens of other issuers are not accepted yet; none is allowed"])
+    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}

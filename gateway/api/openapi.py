@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.tokens.metadata import TOKEN_EXCHANGE
+
 Json = dict[str, Any]
 
 _TEXT: Json = {"type": "string"}
@@ -16,7 +18,7 @@ _BEARER: list[Json] = [{"accessToken": []}]
 _OPEN: list[Json] = []
 
 _ERRORS = {
-    400: "`invalid_request`, `invalid_grant`, `unsupported_grant_type` or `bad_request`",
+    400: "`bad_request`, `invalid_request`, `invalid_grant`, `unsupported_grant_type`, `invalid_scope`, `..._target`",
     401: "`missing_token`, `expired_token`, `revoked_token`, `invalid_token`, `invalid_credentials`, `invalid_client`",
     403: "`insufficient_scope` or `csrf_rejected`",
     404: "`no_route` or `not_found`",
@@ -95,13 +97,28 @@ def _login() -> Json:
 
 def _token() -> Json:
     properties: Json = {
-        "grant_type": {"const": "refresh_token"},
+        "grant_type": {"enum": ["refresh_token", TOKEN_EXCHANGE]},
         "refresh_token": _TEXT | {"description": "left out where the refresh cookie is sent"},
-    }
+    } | _exchange_properties()
     body = _parameters_body(["grant_type"], properties)
-    done = _tokens("The new tokens, the refresh token the way it came")
+    done = _tokens("The new tokens; after a refresh the refresh token the way it came")
     security: list[Json] = [{}, {"refreshCookie": []}]
-    return _operation("refresh", "Refresh (RFC 6749 6)", security, done, (*_BODY, 403, 429, 503), body)
+    summary = "Refresh (RFC 6749 6), or exchange a token of another issuer (RFC 8693)"
+    return _operation("refresh", summary, security, done, (*_BODY, 403, 429, 503), body)
+
+
+def _exchange_properties() -> Json:
+    """The parameters of RFC 8693 2.1, for grant_type token-exchange alone."""
+    kind = "urn:ietf:params:oauth:token-type:"
+    return {
+        "subject_token": _TEXT | {"description": "for an exchange: a token of an issuer that allows it"},
+        "subject_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt", f"{kind}id_token"]},
+        "requested_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt"]},
+        "audience": _TEXT | {"description": "the gateway's own, tokens.audience"},
+        "scope": _TEXT | {"description": "part of the subject token's"},
+        "device": _TEXT | {"maxLength": 255},
+        "refresh_in": {"enum": ["body", "cookie"], "default": "body"},
+    }
 
 
 def _logout() -> Json:
@@ -253,8 +270,9 @@ def _schemas() -> Json:
                 "refresh_token_expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
                 "session_id": _TEXT,
                 "scope": _TEXT,
+                "issued_token_type": _TEXT | {"description": "after an exchange (RFC 8693 2.2.1)"},
             },
-            optional=frozenset({"access_token", "refresh_token"}),
+            optional=frozenset({"access_token", "refresh_token", "issued_token_type"}),
         ),
         "Session": _object(
             {
@@ -275,11 +293,12 @@ def _schemas() -> Json:
                 "aud": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
                 "exp": _SECONDS,
                 "iat": _SECONDS,
-                "jti": _TEXT,
-                "sid": _TEXT,
+                "jti": _TEXT | {"description": "may be absent from a token of another issuer"},
+                "sid": _TEXT | {"description": "absent from a token of another issuer"},
                 "roles": {"type": "array", "items": _TEXT},
                 "scope": _TEXT,
-            }
+            },
+            optional=frozenset({"jti", "sid"}),
         ),
     }
 

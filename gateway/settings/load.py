@@ -88,6 +88,8 @@ def check_files(settings: Settings) -> None:
         private[f"routes.{position}.upstream_key"] = route.upstream_key
         public[f"routes.{position}.upstream_cert"] = route.upstream_cert
         public[f"routes.{position}.upstream_ca"] = route.upstream_ca
+    for position, issuer in enumerate(settings.issuers):
+        public[f"issuers.{position}.jwks_ca"] = issuer.jwks_ca
     checks: list[tuple[str, Callable[[], object]]] = [
         ("tokens.signing_keys", partial(files.read_directory, settings.tokens.signing_keys)),
         *((key, partial(files.check_private, path)) for key, path in private.items() if path),

@@ -13,7 +13,7 @@ from gateway import cookies
 from gateway.api.clients import _basic
 from gateway.api.verify import METHODS, TARGETS, read_original
 from gateway.errors import BadRequest, CsrfRejected, InvalidClient
-from gateway.grants import alike, network
+from gateway.identity.counted import alike, network
 from gateway.proxy import headers
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.proxy_protocol import LONGEST, SIGNATURE, Peer, Prelude
