@@ -8,9 +8,8 @@ spelling (contract 6.6; CVE-2025-64484 is the `_` for `-` of a peer).
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +17,7 @@ import orjson
 
 # What happens to a request header. PASS is 0 so that the hot path asks `if kind`.
 PASS, DROP, HOST, AUTHORIZATION, COOKIE, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, REQUEST_ID, FORWARDED = range(12)
-TE, TRACEPARENT, TRACESTATE = range(12, 15)
+TE, TRACEPARENT, TRACESTATE, FORWARDED_FOR, FORWARDED_PROTO = range(12, 17)
 
 # RFC 9110 7.6.1, and what proxies before it used. Trailer goes because trailers of requests are not passed.
 # "proxy" is no such header, but becomes a CGI backend's HTTP_PROXY (CVE-2016-5385).
@@ -38,9 +37,10 @@ SPECIAL = {
     b"te": TE,
     b"traceparent": TRACEPARENT,
     b"tracestate": TRACESTATE,
-    b"x-forwarded-for": FORWARDED,
-    b"x-forwarded-proto": FORWARDED,
-    b"x-forwarded-host": FORWARDED,
+    b"forwarded": FORWARDED,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-host": DROP,  # the backend gets the host that was routed by
 }
 # Headers by which a client could pretend to have been forwarded by someone; a WSGI or CGI backend cannot tell
 # `X_Forwarded_For` from `X-Forwarded-For`.
@@ -187,29 +187,6 @@ def trailer_names(value: bytes) -> tuple[bytes, ...]:
 
 def _may_trail(lower: bytes) -> bool:
     return lower not in _NEVER_TRAILERS and not lower.startswith(_NEVER_BEGIN)
-
-
-def forwarded_block(client: bytes, scheme: bytes, chain: bytes = b"") -> bytes:
-    """Return the `X-Forwarded-For` and `-Proto` lines; `chain` is what a trusted proxy had put before."""
-    before = chain + b", " if chain else b""
-    return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n" % (before, client, scheme)
-
-
-def client_address(chain: str, peer: str, trusts: Callable[[str], bool]) -> str:
-    """Return the last address of an `X-Forwarded-For` chain that no trusted proxy has.
-
-    Read from the right, because everything left of an untrusted address is what that one claimed.
-    """
-    address = peer
-    for hop in reversed([part.strip() for part in chain.split(",") if part.strip()]):
-        try:
-            ipaddress.ip_address(hop)
-        except ValueError:
-            break
-        address = hop
-        if not trusts(hop):
-            break
-    return address
 
 
 def identity_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

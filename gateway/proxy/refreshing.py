@@ -78,7 +78,7 @@ async def _renew(exchange: Exchange, credential: bytes) -> None:
     renewer, fields = exchange.plane.renewer, exchange.head.fields
     if renewer is None:
         return
-    ip = exchange.protocol.client_ip(fields.headers)
+    ip = exchange.protocol.source(fields).address
     try:
         renewed = await renewer.renew(credential, ip, fields.request_id.decode("latin-1"))
     except errors.InvalidGrant:
