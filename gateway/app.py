@@ -59,6 +59,7 @@ RELOADED = (  # what a reload replaces on the plane; the rest of it lives as lon
     "max_header_bytes",
     "max_body_bytes",
     "max_connections",
+    "pace",
     "header_timeout",
     "keepalive_timeout",
 )
@@ -203,6 +204,7 @@ class Worker:
             max_header_bytes=server.max_header_bytes,
             max_body_bytes=server.max_body_bytes,
             max_connections=server.max_connections,
+            overload_after=server.overload_after,
             header_timeout=server.header_timeout,
             keepalive_timeout=server.keepalive_timeout,
             proxy_protocol=server.proxy_protocol,

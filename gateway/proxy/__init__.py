@@ -26,6 +26,7 @@ trust      whose X-Forwarded-* and Forwarded are believed
 forwarded  who the client is, as trusted proxies say: pure
 proxy_protocol  who the client is, as a load balancer in front says
 head       a request head, read and routed
+pace       how far behind the worker is: what tells overload
 wheel      one timer for every deadline of a worker
 plane      what all connections of a worker share
 """

@@ -67,6 +67,10 @@ class Exchange:
     # --- the gate ---
 
     def start(self) -> None:
+        if self.plane.pace.admits(self):
+            self.begin()
+
+    def begin(self) -> None:
         self.protocol.deadline = 0.0  # the live check and the pool have time limits of their own
         fields, plane, rule = self.head.fields, self.plane, self.route.rule
         try:

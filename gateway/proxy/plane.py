@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from gateway.gate import Gate
 from gateway.proxy.headers import RequestKinds
+from gateway.proxy.pace import Pace
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import RouteTable
 from gateway.proxy.streams import Streams
@@ -66,12 +67,14 @@ class Plane:
     max_headers: int = 128
     max_body_bytes: int = 0
     max_connections: int = 20000
+    overload_after: float = 0.0
     header_timeout: float = 10.0
     keepalive_timeout: float = 75.0
     proxy_protocol: bool = False
     draining: bool = False
     hosts: set[bytes] = field(default_factory=set)
     wheel: Wheel = field(init=False)
+    pace: Pace = field(init=False)
     control_meter: Any = None
     renewer: Renewer | None = None
     leeway: float = 0.0
@@ -80,4 +83,5 @@ class Plane:
 
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.loop)
+        self.pace = Pace(self.loop, self.overload_after)
         self.streams = Streams(self.loop, self.gate, self.leeway, self.clock)

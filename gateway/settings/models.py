@@ -58,6 +58,8 @@ class Server(Section):
     """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
     """Client connections of a worker; one more is answered with 503 overloaded."""
+    overload_after: Duration = written("250ms")
+    """How long a request may wait for a busy worker; one that would wait longer gets 503 overloaded; 0 = any time."""
     max_header_bytes: HeadSize = written("32KiB")
     """The largest request head; one larger is answered with 431."""
     max_body_bytes: Size = written("0")

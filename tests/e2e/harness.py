@@ -181,20 +181,27 @@ def running() -> list[Gateway]:
 class Site:
     """A directory with keys and users that several gateways share, and the Redis behind them."""
 
-    def __init__(self, redis_url: str, prefix: str = "e2e") -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        prefix: str = "e2e",
+        users: Mapping[str, Mapping[str, Any]] = USERS,
+        algorithm: str = "ES256",
+    ) -> None:
         self.redis_url = redis_url
         self.prefix = prefix
+        self.algorithm = algorithm
         self._temporary = tempfile.TemporaryDirectory(prefix="tg-e2e-")
         self.directory = Path(self._temporary.name)
         self._number = 0
         keys = self.directory / "keys"
         keys.mkdir()
         now = time.time()
-        for file in (generate("ES256", now), generate_refresh(now)):
+        for file in (generate(algorithm, now), generate_refresh(now)):
             _write_secret(keys / file.name, file.data)
         hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # cheap, for the tests' speed
-        users = {name: {"password": hasher.hash(PASSWORD), **user} for name, user in USERS.items()}
-        _write_secret(self.directory / "users.toml", toml({"users": users}).encode())
+        known = {name: {"password": hasher.hash(PASSWORD), **user} for name, user in users.items()}
+        _write_secret(self.directory / "users.toml", toml({"users": known}).encode())
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +214,7 @@ class Site:
     def signer(self, *, issuer: str = ISSUER, audience: str = AUDIENCE, access_ttl: float = 600.0) -> Signer:
         """Return a signer with the gateway's own key, for tokens that the gateway would not mint."""
         files = [KeyFile(path.name, path.read_bytes(), 0.0) for path in (self.directory / "keys").iterdir()]
-        return Signer(Keyring.load(files, "ES256"), issuer, audience, access_ttl)
+        return Signer(Keyring.load(files, self.algorithm), issuer, audience, access_ttl)
 
     def configure(self, port: int, management: int, options: Mapping[str, Any]) -> Path:
         """Write a configuration: `options` are sections that are laid over the tests' own."""
@@ -218,6 +225,7 @@ class Site:
             "tokens": {
                 "issuer": ISSUER,
                 "audience": AUDIENCE,
+                "algorithm": self.algorithm,
                 "signing_keys": str(self.directory / "keys"),
                 "max_sessions_per_user": 0,  # no test's login may end another's session
             },
