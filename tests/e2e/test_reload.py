@@ -136,10 +136,10 @@ def test_a_certificate_in_other_files_is_taken_up_by_workers_that_start_later_to
     cert, key = authority.issue("front")
     routes = [route("/app/", nginx.url, auth="none")]
     with site.serve(["--workers", "2"], server={"tls_cert": str(cert), "tls_key": str(key)}, routes=routes) as gateway:
-        cert.unlink()
-        cert, key = authority.issue("other")
-        rewrite(gateway, server={"tls_cert": str(cert), "tls_key": str(key)}, routes=routes)
+        other, its_key = authority.issue("other")
+        rewrite(gateway, server={"tls_cert": str(other), "tls_key": str(its_key)}, routes=routes)
         hang_up(gateway, RELOADED, 2)
+        cert.unlink()
         before = children(gateway)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
