@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _WILDCARDS = ("0.0.0.0", "::")
 _RESERVED = ("/auth", "/.well-known")
 _NEVER_IDENTITY = frozenset(
-    # headers that frame or steer a message, or carry its credential
+    # headers that frame, steer or name a message, or carry its credential; Proxy is HTTP_PROXY to CGI (CVE-2016-5385)
     """authorization connection content-length content-type cookie date expect forwarded host keep-alive
-    proxy-authorization proxy-connection te trailer transfer-encoding upgrade via
-    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto""".split()  # noqa: SIM905  # a list of words
+    proxy proxy-authorization proxy-connection te traceparent tracestate trailer transfer-encoding upgrade via
+    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id""".split()  # noqa: SIM905  # a list of words
 )
 Lines = Iterator[str]
 
