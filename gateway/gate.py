@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway import cookies
 from gateway.errors import GatewayError, InvalidToken, MissingToken, RevokedToken, StoreUnavailable
-from gateway.sessions.liveness import Liveness, Verdict
+from gateway.sessions.liveness import Liveness, LiveKeys, Verdict
 from gateway.tokens.access import AccessRule, decide
 from gateway.tokens.claims import Claims
 
@@ -44,6 +44,7 @@ class Gate:
         "_marking",
         "_verifier",
         "access_cookie",
+        "ask_keys",
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Gate:
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
+        self.ask_keys = liveness.ask  # the same about keys at hand
         self._mark_used = mark_used
         self._clock = clock
         self._issuer = issuer
@@ -110,9 +112,14 @@ class Gate:
     def ask(self, claims: Claims, answer: Callable[[int], None]) -> None:
         """Ask the store whether the session lives; `answer(verdict)` comes later, exactly once."""
         keys = claims.memo.get("live")
+        self.ask_keys(self.keys(claims) if keys is None else keys, answer)
+
+    def keys(self, claims: Claims) -> LiveKeys:
+        """Return what is asked about a token, made once for it."""
+        keys: LiveKeys | None = claims.memo.get("live")
         if keys is None:
             keys = claims.memo["live"] = self._liveness.keys(claims.sid, claims.jti)
-        self._liveness.ask(keys, answer)
+        return keys
 
     def settle(self, claims: Claims | None, rule: AccessRule, verdict: int, *, mark: bool = True) -> None:
         """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass.
