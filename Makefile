@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test lint bench soak chaos clean
 
 help:
 	@echo "make demo   serve the gateway, an embedded store and a sample backend on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint   formatting, lints, types and the map of imports"
 	@echo "make bench  measure the cost of a request beside nginx"
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
+	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
 	@echo "make clean  remove $(VENV) and what tools left behind"
 
 demo: $(VENV)/.installed
@@ -32,6 +33,9 @@ bench: $(VENV)/.installed-test
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+chaos: $(VENV)/.installed-test
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

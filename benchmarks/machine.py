@@ -148,7 +148,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def precise_seconds(pids: Sequence[int]) -> float:
-    """Return the same by the scheduler's own count, in nanoseconds rather than clock ticks; ended threads not counted."""
+    """Return the same of the threads that live, by the scheduler's own count: finer than clock ticks."""
     return sum(_on_cpu(each) for pid in pids for each in tree(pid)) / 1e9
 
 

@@ -9,6 +9,7 @@
     settings/   one TOML file, the environment and mounted secrets, read once
     proxy/      the data plane: requests of clients, passed to backends
     api/        the control plane: sign-in, refresh, sessions, revocation, management
+    web/        the pages for people: pure
     gate        raw credentials and a route's rule -> who is calling
     grants      who gets tokens: sign-in and refresh
     sessions/   state: who is signed in, kept in Redis

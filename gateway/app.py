@@ -40,6 +40,8 @@ from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.connect import open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
@@ -75,14 +77,17 @@ class Worker:
         self.keys = Keys(settings)
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
             redis.timeout,
+            self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, endpoint, self.telemetry.store)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
@@ -115,6 +120,7 @@ class Worker:
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        self.epochs.start()
         self.liveness.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -125,6 +131,7 @@ class Worker:
         self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
+        await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -172,6 +179,10 @@ class Worker:
             self.telemetry.store_up(was_up)
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
+
+    def _rolled_back(self, partition: str) -> None:
+        audit("store_rolled_back", partition=partition)
+        self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
         """Take up keys that are added or removed, in every worker and without a call."""

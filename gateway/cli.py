@@ -312,16 +312,14 @@ def _shared(settings: Settings) -> Settings:
 
 
 def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
-    """Open the store, ask it and close it again. Raises StoreUnavailable, ValueError."""
+    """Open the store, ask it and close it again. Raises StoreUnavailable, SettingsError, OSError."""
     from gateway.parts import open_store, redis_endpoint
+    from gateway.sessions.connect import open_client
 
-    try:
-        endpoint = redis_endpoint(settings)
-    except ValueError as error:
-        raise ValueError(f"redis.url: {error}") from None
+    endpoint = redis_endpoint(settings)
 
     async def run() -> T:
-        store = open_store(settings, endpoint)
+        store = open_store(settings, open_client(endpoint, settings.redis.timeout))
         try:
             return await ask(store)
         finally:

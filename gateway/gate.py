@@ -14,12 +14,13 @@ from typing import Protocol
 
 from gateway import cookies
 from gateway.errors import GatewayError, InvalidToken, MissingToken, RevokedToken, StoreUnavailable
-from gateway.sessions.liveness import Liveness, LiveKeys, Verdict
+from gateway.sessions.liveness import LiveKeys, Liveness, Verdict
 from gateway.tokens.access import AccessRule, decide
 from gateway.tokens.claims import Claims
 
 ALIVE = int(Verdict.ALIVE)
 ENDED = int(Verdict.ENDED)
+MARK_AGAIN = 1.0  # seconds
 
 
 class Verifier(Protocol):
@@ -150,7 +151,7 @@ class Gate:
         if rule.auth == "none":
             return None
         token, by_cookie = self.find(all_of(headers, b"authorization"), all_of(headers, b"cookie"))
-        if by_cookie and method not in cookies.SAFE:
+        if by_cookie and (method not in cookies.SAFE or _upgrades(headers)):
             own = host or b"".join(all_of(headers, b"host")[:1]).decode("latin-1")
             self.check_origin(headers, own, [scheme])
         claims = self.verify(token) if token is not None else None
@@ -171,8 +172,8 @@ class Gate:
     async def _mark_now(self, claims: Claims) -> None:
         try:
             await self._mark_used(claims.sid, claims.n)
-        except GatewayError:
-            claims.memo.pop("used", None)  # the next request with this token tries again
+        except GatewayError:  # a request with this token tries again, but not each one in an outage
+            asyncio.get_running_loop().call_later(MARK_AGAIN, claims.memo.pop, "used", None)
 
 
 def bearer_token(authorization: bytes) -> bytes | None:
@@ -195,6 +196,11 @@ def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     if len(values) > 1:
         raise InvalidToken("several Authorization headers")
     return values[0] if values else None
+
+
+def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request asks for a WebSocket, also where the proxy that tells of it kept `Upgrade` to itself."""
+    return any(name in (b"upgrade", b"sec-websocket-key") for name, _ in headers)
 
 
 def all_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

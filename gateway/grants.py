@@ -24,12 +24,13 @@ from gateway.errors import (
 )
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
-from gateway.sessions.store import SessionStore
+from gateway.sessions.store import Rotation, SessionStore, Unconfirmed
 from gateway.telemetry import Telemetry, audit
 from gateway.tokens.refresh import RefreshToken, RefreshTokens
 from gateway.tokens.rotation import Outcome
 from gateway.tokens.signer import AccessToken, CannotMint, Signer
 
+_ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # combining marks of Latin, Greek and Cyrillic
 _SERVED = frozenset({Outcome.ROTATED, Outcome.REPLAYED})
 
 
@@ -112,18 +113,25 @@ class Grants:
         presented = self._read(refresh_token)
         await self._limit("refresh", presented.session_id, self._limits.refresh_per_session)
         refreshed = await self._recheck_user(presented, ip, request_id) if self._recheck else None
-        rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
-        self._telemetry.refreshed(rotation.outcome.value)
-        session = rotation.session
-        told = {"session_id": presented.session_id, "ip": ip, "request_id": request_id}
-        told["subject"] = session.subject if session else ""
-        if rotation.outcome is Outcome.REUSE:
+        try:
+            rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
+        except Unconfirmed as error:  # asked again, it will be an unknown session: the cause is told now or never
+            self._tell(presented.session_id, error.done, ip, request_id)
+            raise
+        self._tell(presented.session_id, rotation, ip, request_id)
+        if rotation.outcome not in _SERVED or rotation.session is None:
+            raise InvalidGrant(rotation.outcome.value)
+        return self._token_set(rotation.session, self._mint(rotation.session), rotation.outcome.value)
+
+    def _tell(self, session_id: str, rotation: Rotation, ip: str, request_id: str) -> None:
+        outcome, subject = rotation.outcome, rotation.session.subject if rotation.session else ""
+        told = {"session_id": session_id, "subject": subject, "ip": ip, "request_id": request_id}
+        self._telemetry.refreshed(outcome.value)
+        if outcome is Outcome.REUSE:
             audit("refresh_reuse", reason="a refresh token was used again; the session has ended", **told)
             self._telemetry.session("ended")
-        if rotation.outcome not in _SERVED or session is None:
-            raise InvalidGrant(rotation.outcome.value)
-        audit("refresh", outcome=rotation.outcome.value, **told)
-        return self._token_set(session, self._mint(session), rotation.outcome.value)
+        elif outcome in _SERVED:
+            audit("refresh", outcome=outcome.value, **told)
 
     async def logout(self, session_id: str, *, subject: str = "", ip: str = "", request_id: str = "") -> None:
         """End the caller's own session; one that is over already is no error. Raises StoreUnavailable."""
@@ -139,20 +147,31 @@ class Grants:
         Raises NotFound where there is none, alike for another user's session. Raises StoreUnavailable.
         """
         session = await self._store.get(session_id)
+        if session is None:
+            await self._store.end(session_id)  # it may have ended a moment ago, with too few replicas
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
-        if await self._store.end(session_id):
-            self._telemetry.session("ended")
-        subject = session.subject
-        audit("session_revoked", session_id=session_id, subject=subject, by=by, ip=ip, request_id=request_id)
+        told = {"session_id": session_id, "subject": session.subject, "by": by, "ip": ip, "request_id": request_id}
+        try:
+            if await self._store.end(session_id):
+                self._telemetry.session("ended")
+        except Unconfirmed:
+            audit("session_revoked", outcome="unconfirmed", **told)
+            raise
+        audit("session_revoked", **told)
 
     async def end_sessions(
         self, subject: str, *, keep: str = "", by: str, ip: str = "", request_id: str = ""
     ) -> list[str]:
         """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable."""
-        ended = await self._store.end_all(subject, keep)
+        told = {"subject": subject, "by": by, "ip": ip, "request_id": request_id}
+        try:
+            ended = await self._store.end_all(subject, keep)
+        except Unconfirmed as error:
+            audit("sessions_revoked", number=len(error.done), outcome="unconfirmed", **told)
+            raise
         self._telemetry.session("ended", len(ended))
-        audit("sessions_revoked", subject=subject, by=by, ip=ip, request_id=request_id, number=len(ended))
+        audit("sessions_revoked", number=len(ended), **told)
         return ended
 
     async def revoke_token(
@@ -208,6 +227,7 @@ class Grants:
         """Ask the provider whether the user may go on (contract 3, recheck_on_refresh)."""
         session = await self._store.get(presented.session_id)
         if session is None:
+            await self._store.end(presented.session_id)  # it may have ended a moment ago, with too few replicas
             self._telemetry.refreshed(Outcome.UNKNOWN.value)
             raise InvalidGrant("unknown")
         identity = await self._provider.recheck(session.subject, session.id)
@@ -265,8 +285,13 @@ def network(ip: str) -> str:
 
 
 def alike(username: str) -> str:
-    """Return what a rate limit counts as one user: a provider may take `Alice`, `alice ` and full-width for one."""
-    return unicodedata.normalize("NFKC", username).casefold().strip()
+    """Return what a rate limit counts as one user: whatever a provider may take for one.
+
+    That is `Alice`, `alice `, full-width letters, and what databases' collations do not tell apart: accents, and
+    characters that are not seen. Two users who share a limit by this are no harm.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", username).casefold())
+    return "".join(c for c in folded if c not in _ACCENTS and unicodedata.category(c) != "Cf").strip()
 
 
 def _changed(known: str, told: str) -> bool:

@@ -72,6 +72,10 @@ class RedisServer:
     def unix_url(self) -> str:
         return f"unix://{self.socket_path}"
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def client(self) -> redis.Redis:
         """Return a blocking client, for a test's own look at what Redis holds."""
         return redis.Redis(unix_socket_path=self.socket_path, protocol=2, driver_info=None)

@@ -20,7 +20,7 @@ from gateway.tokens import rotation
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 UNANSWERED = {errors.Unauthorized.code}  # what no request is answered with
 MADE_BY_BENCH = {"benchmarks.json", "benchmarks.svg"}

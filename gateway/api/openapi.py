@@ -61,6 +61,8 @@ def _paths() -> Json:
         "/auth/me": {"get": _me()},
         "/auth/revoke": {"post": _revoke()},
         "/auth/introspect": {"post": _introspect()},
+        "/auth/account": {"get": _account_page(), "post": _account_form()},
+        "/auth/account/{name}": {"get": _asset(), "parameters": [_path("name", "a file of the page")]},
         "/auth/verify": _verify(),
         "/auth/verify/{original}": _verify() | {"parameters": [_path("original", "the original path (Envoy)")]},
         "/.well-known/jwks.json": {"get": _jwks()},
@@ -131,6 +133,35 @@ def _introspect() -> Json:
     done = _content("`active` alone, or with the claims", active | {"additionalProperties": True})
     security: list[Json] = [{"client": []}]
     return _operation("introspect", "Ask about a token (RFC 7662)", security, done, (*_BODY, 401, 429, 503), body)
+
+
+def _account_page() -> Json:
+    note: Json = {"name": "note", "in": "query", "schema": _TEXT, "description": "what has just been done"}
+    security: list[Json] = [{}, {"refreshCookie": []}]
+    done = _html("The user's devices, or the form to sign in")
+    return _operation("accountPage", "The page for people", security, done, ()) | {"parameters": [note]}
+
+
+def _account_form() -> Json:
+    does: Json = {"enum": ["sign-in", "end", "end-others", "end-all"]}
+    properties: Json = {"do": does, "username": _TEXT, "password": _TEXT, "id": _TEXT | {"description": "a session"}}
+    schema: Json = {"type": "object", "required": ["do"], "properties": properties}
+    body: Json = {"required": True, "content": {_FORM: {"schema": schema}}}
+    done: Json = {"303": {"description": "Done: back to the page"}} | _html("The session of the cookie is over")
+    refused = {
+        str(status): _html("What went wrong, in words")["200"] for status in (400, 401, 403, 404, 408, 413, 429, 503)
+    }
+    security: list[Json] = [{}, {"refreshCookie": []}]
+    return _operation("accountForm", "One of the page's forms", security, done | refused, (), body)
+
+
+def _asset() -> Json:
+    found: Json = {"200": {"description": "Styles, script or icon"}}
+    return _operation("accountAsset", "A file of the account page", _OPEN, found, (404,))
+
+
+def _html(text: str) -> Json:
+    return {"200": {"description": text, "content": {"text/html": {"schema": _TEXT}}}}
 
 
 def _verify() -> Json:

@@ -36,6 +36,7 @@ from gateway.tokens.claims import Claims
 PREFIX = b"/auth/verify"
 METHODS = (b"x-original-method", b"x-forwarded-method")
 TARGETS = (b"x-original-uri", b"x-original-url", b"x-forwarded-uri")
+OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _URL = re.compile(rb"https?://([^/?#@\\ ]+)(/[^#]*)?", re.IGNORECASE)
 _HOST = re.compile(rb"[A-Za-z0-9._~:\[\]-]{1,255}")
@@ -74,6 +75,8 @@ def _question(services: Services, request: Request) -> tuple[bytes, str, list[Ac
         raise BadRequest(f"verify: {peer_ip(request)} is none of server.trusted_proxies")
     original = read_original(request, suffix)
     rule = services.match(original.host, original.path, original.method)
+    for override in (value for name in OVERRIDES for value in header_values(request, name)):
+        services.match(original.host, original.path, override.upper())  # what a backend may take for the method
     more = _operators_rule(request, strict=False) if suffix is None else None
     return original.method, original.host.decode("latin-1"), [rule] if more is None else [rule, more]
 

@@ -23,6 +23,7 @@ from gateway.proxy.headers import (
     ResponseKinds,
     nominated,
     trailer_names,
+    without_cookies,
     without_lines,
 )
 
@@ -41,7 +42,7 @@ _JSON = re.compile(rb"\ncontent-type:[ \t]*application/(?:[a-z.+-]*\+)?json", re
 
 
 class AnswerHead:
-    """The header section of an answer, less the lines that concern the connection (RFC 9110 7.6.1).
+    """The header section of an answer, less the lines that concern the connection (RFC 9110 7.6.1) or are ours to say.
 
     `fields` are whole lines with their CRLF. `length` is the Content-Length, -1 where there is none; `upgrade` the
     protocol switched to, lower case; `announced` the names under which trailer fields may pass.
@@ -49,7 +50,7 @@ class AnswerHead:
 
     __slots__ = ("announced", "chunked", "fields", "length", "upgrade")
 
-    def __init__(self, block: bytes, kinds: ResponseKinds) -> None:
+    def __init__(self, block: bytes, kinds: ResponseKinds, own_cookies: tuple[bytes, ...]) -> None:
         """`block` begins with the line feed before the first line, so that lines are found whole.
 
         Raises UpstreamInvalid for a coding that is not chunked.
@@ -68,7 +69,7 @@ class AnswerHead:
                 block = block.replace(line + b"\r", b"", 1)
                 if kind != R_DROP:
                     more += self._note(kind, value.strip(b" \t"))
-        self.fields = block[1:]
+        self.fields = without_cookies(block[1:], own_cookies)
         if more:
             self._drop(nominated(more) - FRAMING)
 

@@ -19,7 +19,7 @@ import httptools
 from gateway import errors
 from gateway.proxy import refreshing
 from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
-from gateway.proxy.headers import ResponseKinds, dated
+from gateway.proxy.headers import ResponseKinds, dated, without_cookies
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.trailers import Trailers, TwinParser
 from gateway.proxy.tunnel import Tunnel, agreed
@@ -225,6 +225,7 @@ class UpstreamConnection(asyncio.Protocol):
         if plain is None:
             return False
         status, lines, at = plain
+        lines = without_cookies(lines, exchange.plane.own_cookies)
         self.in_head, self.keep, self.ended = False, True, True
         if not exchange.responding(status):
             end = b"Connection: close\r\n\r\n"
@@ -320,7 +321,7 @@ class UpstreamConnection(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n") + 2
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
-        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds)
+        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds, exchange.plane.own_cookies)
         if status < 200:
             self.interim += 1
             if self.interim > MAX_INTERIM:

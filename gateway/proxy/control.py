@@ -58,8 +58,9 @@ class ControlExchange:
         for piece in self.early:
             self._feed(piece)
         self.early = []
-        if self.whole:
+        if self.whole:  # before the application asks, who would wait for a message that has come
             self.cycle.more_body = False
+            self.cycle.message_event.set()
         self.task = task = protocol.loop.create_task(self.cycle.run_asgi(protocol.app))
         protocol.server_state.tasks.add(task)
         task.add_done_callback(protocol.server_state.tasks.discard)

@@ -84,6 +84,8 @@ class Exchange:
             if len(tokens) > 1:
                 raise errors.InvalidToken("several Authorization headers")
             if rule.auth == "none":
+                if self.tunnel is not None and not self.route.forward_authorization:
+                    tunnel.subprotocol_token(self)
                 self.route.upstream.acquire(self)
                 return
             if plane.gate.access_cookie or self.tunnel is not None:
@@ -106,8 +108,11 @@ class Exchange:
         """Find the token wherever it may stand. Raises GatewayError."""
         fields, gate, method = self.head.fields, self.plane.gate, self.head.method
         token, self.by_cookie = gate.find(fields.authorizations, fields.cookies)
-        if token is None and self.tunnel is not None:
-            token = tunnel.subprotocol_token(self)
+        if self.tunnel is not None:
+            offered = tunnel.subprotocol_token(self)
+            if offered is not None and token is not None:
+                raise errors.InvalidToken("several access tokens")
+            token = token or offered
         if self.by_cookie and (method not in SAFE or self.tunnel is not None):
             gate.check_origin(fields.headers, fields.host.decode("latin-1"), schemes(self))
         if self.by_cookie or self.by_subprotocol:

@@ -19,6 +19,7 @@ from gateway.proxy.headers import (
     FORWARDED_PROTO,
     HOST,
     LENGTH,
+    METHOD,
     REQUEST_ID,
     TE,
     TRACEPARENT,
@@ -62,6 +63,7 @@ class Fields:
     forwarded_for: tuple[bytes, ...] = ()
     forwarded_proto: tuple[bytes, ...] = ()
     source: Source | None = None  # what these three say, once a trusted peer is asked for it
+    overrides: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
     kinds: RequestKinds | None = None
@@ -110,6 +112,9 @@ class Fields:
             self.lines += (b"Transfer-Encoding", b": ", b"chunked", b"\r\n")
         elif kind == EXPECT:
             self.expecting = True
+            self.lines += (name, b": ", value, b"\r\n")
+        elif kind == METHOD:
+            self.overrides += (value,)
             self.lines += (name, b": ", value, b"\r\n")
         else:
             self._note(kind, value)
@@ -212,6 +217,8 @@ def route(head: Head, plane: Plane) -> None:
     head.route, head.path, head.query = plane.table.look_up(host, target)
     if head.route.methods:
         check_method(head.route, head.method)
+        for override in head.fields.overrides:  # what a backend may take for the method
+            check_method(head.route, override.upper())
     if head.route.strip_prefix and head.route.target(head.path).startswith(b"//"):
         raise errors.BadRequest("a host in place of a path")  # RFC 3986 4.2
 

@@ -17,7 +17,7 @@ import orjson
 
 # What happens to a request header. PASS is 0 so that the hot path asks `if kind`.
 PASS, DROP, HOST, AUTHORIZATION, COOKIE, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, REQUEST_ID, FORWARDED = range(12)
-TE, TRACEPARENT, TRACESTATE, FORWARDED_FOR, FORWARDED_PROTO = range(12, 17)
+TE, TRACEPARENT, TRACESTATE, METHOD, FORWARDED_FOR, FORWARDED_PROTO = range(12, 18)
 
 # RFC 9110 7.6.1, and what proxies before it used. Trailer goes because trailers of requests are not passed.
 # "proxy" is no such header, but becomes a CGI backend's HTTP_PROXY (CVE-2016-5385).
@@ -41,6 +41,10 @@ SPECIAL = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": DROP,  # the backend gets the host that was routed by
+    # another method in place of the one that the route was asked for (Rack, Laravel, Symfony, OData and their like)
+    b"x-http-method-override": METHOD,
+    b"x-http-method": METHOD,
+    b"x-method-override": METHOD,
 }
 # Headers by which a client could pretend to have been forwarded by someone; a WSGI or CGI backend cannot tell
 # `X_Forwarded_For` from `X-Forwarded-For`.
@@ -49,15 +53,19 @@ FORGEABLE = (
     b"forwarded",
     b"x-real-ip",
     b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"client-ip",
     b"true-client-ip",
     b"x-gateway-",
+    b"x-auth-request-",  # the identity headers' family: a backend may know more of them than are configured
     b"x-original-",  # and the next: an address in place of the one that was matched (CVE-2018-14773)
     b"x-rewrite-url",
 )
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _MARKS = re.compile(rb"[^a-z0-9]")
-_MEMORY = 4096
+_MEMORY = 4096  # names remembered, of at most so many bytes each
+_SHORT = 64
 
 
 def _dashed(name: bytes) -> bytes:
@@ -66,7 +74,7 @@ def _dashed(name: bytes) -> bytes:
 
 
 class RequestKinds(dict[bytes, int]):
-    """Header name as it came -> what happens to it. Remembers at most a few thousand names."""
+    """Header name as it came -> what happens to it. Remembers at most a few thousand short names."""
 
     def __init__(self, identity_names: Iterable[bytes]) -> None:
         super().__init__()
@@ -74,7 +82,9 @@ class RequestKinds(dict[bytes, int]):
 
     def __missing__(self, name: bytes) -> int:
         kind = self.classify(name)
-        if len(self) < _MEMORY:
+        if len(name) <= _SHORT:
+            if len(self) >= _MEMORY:  # begin again: names that nobody repeats must not keep the usual ones out
+                self.clear()
             self[name] = kind
         return kind
 
@@ -101,6 +111,8 @@ _RESPONSE = {
     b"trailer": R_TRAILER,
     b"upgrade": R_UPGRADE,
     b"x-gateway-error": R_DROP,  # only the gateway says that an answer is its own
+    b"x-access-token": R_DROP,  # and which token a client is to use from here on
+    b"x-access-token-expires-in": R_DROP,
 }
 
 
@@ -118,7 +130,7 @@ class ResponseKinds(dict[bytes, int]):
 
     def __missing__(self, name: bytes) -> int:
         kind = _RESPONSE.get(name.strip(b"\n").lower(), R_PASS)
-        if len(self) < _MEMORY:
+        if len(self) < _MEMORY and len(name) <= _SHORT:
             self[name] = kind
         return kind
 
@@ -150,6 +162,27 @@ def without_lines(fields: bytes, names: frozenset[bytes]) -> bytes:
     """Return header lines, whole with their CRLF, less those with one of `names`."""
     lines = fields.split(b"\r\n")
     return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() not in names)
+
+
+def without_cookies(fields: bytes, names: tuple[bytes, ...]) -> bytes:
+    """Return header lines, whole with their CRLF, less the `Set-Cookie` of these names.
+
+    Only the gateway sets its own cookies: with one of them a backend, or whoever has taken it over, could sign a
+    browser in as somebody else (session fixation).
+    """
+    for name in names:
+        if name in fields:  # seldom; to look for it costs 0.3 us
+            return b"\r\n".join(line for line in fields.split(b"\r\n") if _cookie_set(line) not in names)
+    return fields
+
+
+def _cookie_set(line: bytes) -> bytes | None:
+    """Return the name of the cookie that a header line sets (RFC 6265 5.2), None where it sets none."""
+    name, _, value = line.partition(b":")
+    if name.lower() != b"set-cookie":
+        return None
+    # One without a name is sent back by some browsers as if its value were a name and a value.
+    return value.partition(b";")[0].lstrip(b"= \t").partition(b"=")[0].rstrip(b" \t")
 
 
 def strip_cookies(value: bytes, names: Iterable[bytes]) -> bytes:

@@ -14,6 +14,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.gate import ALIVE
 from gateway.proxy.answer_head import EXPIRED, says_expired
+from gateway.proxy.outgoing import request_name
 from gateway.proxy.renewal import Renewed
 
 if TYPE_CHECKING:
@@ -75,12 +76,13 @@ def confirm(exchange: Exchange, upstream: UpstreamConnection, data: bytes) -> No
 
 
 async def _renew(exchange: Exchange, credential: bytes) -> None:
-    renewer, fields = exchange.plane.renewer, exchange.head.fields
+    renewer = exchange.plane.renewer
     if renewer is None:
         return
-    ip = exchange.protocol.source(fields).address
+    ip = exchange.protocol.source(exchange.head.fields).address
+    exchange.request_id = name = exchange.request_id or request_name(exchange)  # the audit trail's, and the backend's
     try:
-        renewed = await renewer.renew(credential, ip, fields.request_id.decode("latin-1"))
+        renewed = await renewer.renew(credential, ip, name.decode("ascii"))
     except errors.InvalidGrant:
         exchange.extra = renewer.clear()
         _refuse(exchange, errors.RevokedToken("refresh refused"))

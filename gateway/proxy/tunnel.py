@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from gateway.errors import UpstreamInvalid
+from gateway.errors import InvalidToken, UpstreamInvalid
 from gateway.proxy.headers import without
 
 if TYPE_CHECKING:
@@ -185,19 +185,24 @@ def bearer_subprotocol(value: bytes) -> tuple[bytes | None, bytes]:
 
 
 def subprotocol_token(exchange: Exchange) -> bytes | None:
-    """Take the token out of `Sec-WebSocket-Protocol`; the backend gets the rest."""
-    fields = exchange.head.fields
-    for name, value in fields.headers:
-        if name.lower() == b"sec-websocket-protocol":
-            token, rest = bearer_subprotocol(value)
-            if token is None:
-                continue
-            exchange.by_subprotocol = True
-            fields.lines = without(fields.lines, frozenset({b"sec-websocket-protocol"}))
-            if rest:
-                fields.lines += (name, b": ", rest, b"\r\n")
-            return token
-    return None
+    """Take the token out of `Sec-WebSocket-Protocol`; the backend gets the rest.
+
+    Several lines are one list (RFC 6455 11.3.4). Raises InvalidToken for several tokens.
+    """
+    fields, name = exchange.head.fields, b"sec-websocket-protocol"
+    offered = b", ".join(value for each, value in fields.headers if each.lower() == name)
+    token, rest = bearer_subprotocol(offered)
+    if token is None:
+        return None
+    if bearer_subprotocol(rest)[0] is not None:
+        raise InvalidToken("several access tokens")
+    exchange.by_subprotocol = True
+    fields.headers = [header for header in fields.headers if header[0].lower() != name]
+    fields.lines = without(fields.lines, frozenset({name}))
+    if rest:
+        fields.headers.append((b"Sec-WebSocket-Protocol", rest))
+        fields.lines += (b"Sec-WebSocket-Protocol", b": ", rest, b"\r\n")
+    return token
 
 
 def agreed(exchange: Exchange, head: AnswerHead) -> bytes:

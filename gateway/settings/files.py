@@ -19,7 +19,13 @@ _WRITABLE_BY_OTHERS = 0o002
 _KEY_SUFFIXES = (".pem", ".jwk")
 
 # The keys that hold secrets. Each has a twin that ends in `_file` and names a file with its value.
-SECRETS = (("redis", "url"), ("redis", "password"), ("management", "admin_token"), ("introspection", "clients"))
+SECRETS = (
+    ("redis", "url"),
+    ("redis", "password"),
+    ("redis", "sentinel_password"),
+    ("management", "admin_token"),
+    ("introspection", "clients"),
+)
 
 KeyFileRow = tuple[str, bytes, float]
 

@@ -102,6 +102,12 @@ class Redis(Section):
     """The password; it wins over the URL's."""
     password_file: Path | None = None
     """A file with the password."""
+    sentinel_username: str = ""
+    """The ACL user at the sentinels; the URL's is that of the servers."""
+    sentinel_password: SecretStr = written("")
+    """The password at the sentinels."""
+    sentinel_password_file: Path | None = None
+    """A file with the password at the sentinels."""
     tls_ca: Path | None = None
     """Authorities (PEM) that the server's certificate is checked against; the system's by default."""
     tls_cert: Path | None = None

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.settings.values import Address
+from pydantic import SecretStr
+
+from gateway.settings.values import Address, Origin
 
 if TYPE_CHECKING:
-    from gateway.settings.models import Cookies, Settings
+    from gateway.settings.models import Cookies, Redis, Settings
     from gateway.settings.routes import Route
 
 _WILDCARDS = ("0.0.0.0", "::")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVED = ("/auth", "/.well-known")
 _NEVER_IDENTITY = frozenset(
     # headers that frame, steer or name a message, or carry its credential; Proxy is HTTP_PROXY to CGI (CVE-2016-5385)
@@ -45,18 +48,23 @@ def listeners(settings: Settings) -> Lines:
 def redis(settings: Settings) -> Lines:
     url, section = settings.redis.url.get_secret_value(), settings.redis
     yield from _pair("redis", section.tls_cert, section.tls_key)
-    if (section.tls_ca or section.tls_cert) and url.startswith(("redis://", "unix://", "memory://")):
+    if (section.tls_ca or section.tls_cert) and not url.startswith("rediss"):
         yield "redis.url: found a URL without TLS beside redis.tls_*; rediss:// is allowed"
     if section.password.get_secret_value() and _has_password(url):
         yield "redis.password: found beside a password in redis.url; one of the two is allowed"
     if url.startswith("memory://") and settings.server.workers > 1:
         yield f"server.workers: found {settings.server.workers}; memory:// lives in one process, so 1 is allowed"
-    scheme = url.partition("://")[0]
-    if scheme.endswith(("+sentinel", "+cluster")):
-        known = "redis:// rediss:// unix:// memory://"
-        yield f'redis.url: found "{scheme}://", which is not supported yet; {known} are allowed'
+    yield from _sentinels(section, url.partition("://")[0])
     if url.startswith("memory://") and section.wait_replicas:
         yield f"redis.wait_replicas: found {section.wait_replicas}; memory:// has no replicas, so 0 is allowed"
+
+
+def _sentinels(section: Redis, scheme: str) -> Lines:
+    if scheme.endswith("+sentinel"):
+        return
+    for key in ("username", "password"):
+        if getattr(section, f"sentinel_{key}") not in ("", SecretStr("")):
+            yield f"redis.sentinel_{key}: found without sentinels; redis+sentinel:// is allowed in redis.url"
 
 
 def lifetimes(settings: Settings) -> Lines:
@@ -122,6 +130,9 @@ def routes(settings: Settings) -> Lines:
             yield f'{key}.path: found "{route.host}{route.path}", which is routes.{first} too; each once is allowed'
         if any(_is_under(prefix, reserved) for reserved in _RESERVED):
             yield f'{key}.path: found "{route.path}"; /auth and /.well-known are the gateway\'s own'
+        for origin in route.upstream:
+            if _leads_to(origin, settings.management.bind):
+                yield f'{key}.upstream: found "{origin}", which is management.bind; a backend is allowed'
         yield from _route(key, route)
 
 
@@ -162,6 +173,13 @@ def _overlap(one: Address, other: Address) -> bool:
     if one.port != other.port or one.port == 0:  # port 0: the system picks a free one
         return False
     return one.host == other.host or any(host in _WILDCARDS for host in (one.host, other.host))
+
+
+def _leads_to(origin: Origin, bind: Address) -> bool:
+    """Tell whether a backend's address is that of a listener of ours, as far as can be told without asking anyone."""
+    if origin.port != bind.port or not bind.port:
+        return False
+    return origin.host == bind.host or (origin.host in _LOOPBACK and bind.host in (*_LOOPBACK, *_WILDCARDS))
 
 
 def _has_password(url: str) -> bool:

@@ -71,6 +71,10 @@ _PATTERNS: Final = (
     ),
 )
 
+# What JSON leaves as it is and a terminal obeys or a reader of lines takes for an end: C1 controls (ECMA-48 5.3),
+# line and paragraph separators, and what turns the direction of writing.
+_UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 
 def clean(text: str, limit: int) -> str:
     """Return the text without what looks like a secret, at most `limit` characters, encodable as UTF-8."""
@@ -79,6 +83,7 @@ def clean(text: str, limit: int) -> str:
         text = pattern.sub(replacement, text)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
+    text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -32,6 +32,7 @@ REJECTIONS: Final = "tokengate_rejections"
 REFRESHES: Final = "tokengate_refreshes"
 SESSIONS: Final = "tokengate_sessions"
 STORE_SECONDS: Final = "tokengate_store_seconds"
+STORE_ROLLBACKS: Final = "tokengate_store_rollbacks"
 STORE_UP: Final = "tokengate_store_up"
 CHECK_BATCH_SIZE: Final = "tokengate_check_batch_size"
 UPSTREAM_ERRORS: Final = "tokengate_upstream_errors"
@@ -50,6 +51,7 @@ COUNTERS: Final = {
     REJECTIONS: Family("Requests that the gateway itself refused", ("route", "error")),
     REFRESHES: Family("Refresh tokens presented, by what became of them", ("outcome",)),
     SESSIONS: Family("Events in the life of sessions", ("event",)),
+    STORE_ROLLBACKS: Family("Partitions of the store that were found rolled back, and whose sessions are void", ()),
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
 }

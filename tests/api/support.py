@@ -21,6 +21,7 @@ from gateway.grants import Grants, Limits
 from gateway.identity import Identity, Provider, UsersFile
 from gateway.identity.passwords import PasswordPool
 from gateway.sessions.connect import open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.telemetry import Telemetry
@@ -168,12 +169,15 @@ async def stack(
     form: Any = "opaque",
     clients: Mapping[str, str] | None = None,
     store_clock: bool = True,
+    wait_replicas: int = 0,
 ) -> AsyncIterator[Stack]:
     """Build every room for one event loop and take it down again."""
     clock, telemetry, prefix = Clock(), Telemetry(), f"t{secrets.token_hex(4)}"
     redis = open_client(url, 2.0)
-    store = SessionStore(redis, prefix, policy, 2.0, clock=clock if store_clock else None)
-    liveness = Liveness(url, prefix, 2.0)
+    store_time = clock if store_clock else None
+    epochs = Epochs(redis, prefix, 2.0, store_time)
+    store = SessionStore(redis, prefix, policy, 2.0, wait_replicas, store_time, epochs=epochs)
+    liveness = Liveness(url, prefix, 2.0, epochs)
     keyring = Keyring.load(KEYS, "ES256")
     refresh_tokens = RefreshTokens(RefreshKeys.load(KEYS), form, ISSUER)
     verifier = Verifier(keyring, ISSUER, "api", policy.leeway)

@@ -21,6 +21,7 @@ import gateway
 from gateway import cli
 from gateway.identity import passwords
 from gateway.parts import open_store, redis_endpoint
+from gateway.sessions.connect import open_client
 from gateway.sessions.store import NewSession, Session
 from gateway.settings import load
 from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys
@@ -302,7 +303,7 @@ def test_serve_hands_over_what_it_read(config: Path, monkeypatch: pytest.MonkeyP
 
 async def _sign_in(config: Path, subject: str, *devices: str) -> list[Session]:
     settings = load(config, {})
-    store = open_store(settings, redis_endpoint(settings))
+    store = open_store(settings, open_client(redis_endpoint(settings), settings.redis.timeout))
     new = [NewSession(subject, device, "agent", "192.0.2.1", (), "", {}, "") for device in devices]
     made = [await store.create(session) for session in new]
     await store.close()

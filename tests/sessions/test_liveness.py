@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from gateway.sessions.connect import open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness, Verdict
 from tests.redis_server import RedisServer, free_port
 from tests.sessions.world import Tally, checking, eventually, in_loop, login, opened
@@ -119,7 +121,7 @@ async def test_a_caller_that_gave_up_is_no_error(url: str, prefix: str) -> None:
 
 @in_loop
 async def test_closing_answers_what_is_waiting(url: str, prefix: str) -> None:
-    live = Liveness(url, prefix, 5)
+    live = Liveness(url, prefix, 5, Epochs(open_client(url, 5), prefix, 5))
     live.start()
     tally = Tally()
     for _ in range(10):
@@ -205,11 +207,12 @@ async def test_what_finds_no_room_is_refused_at_once_and_the_rest_answered(
 
 
 def test_a_malformed_prefix_or_url_is_refused() -> None:
+    epochs = Epochs(open_client("memory://", 1), "gw", 1)
     for prefix in ("", "a{b}", "a b", "é", "x" * 65, "a\n"):
         with pytest.raises(ValueError, match="prefix"):
-            Liveness("memory://", prefix, 1)
+            Liveness("memory://", prefix, 1, epochs)
     with pytest.raises(ValueError, match="URL"):
-        Liveness("http://127.0.0.1", "gw", 1)
+        Liveness("http://127.0.0.1", "gw", 1, epochs)
 
 
 @in_loop

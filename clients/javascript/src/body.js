@@ -1,0 +1,23 @@
+// Which requests can be sent a second time: all whose body is held in memory.
+
+/**
+ * @param {RequestInfo | URL} input
+ * @param {RequestInit} init
+ */
+export function replayable(input, init) {
+  const { body } = init;
+  if (body === undefined || body === null) return !(input instanceof Request) || input.body === null || !input.bodyUsed;
+  if (typeof body === "string" || body instanceof URLSearchParams || body instanceof Blob) return true;
+  if (body instanceof FormData || body instanceof ArrayBuffer || ArrayBuffer.isView(body)) return true;
+  return false;
+}
+
+/**
+ * What to give to `fetch` for one try: a Request with a body is read once, so each try but the last takes a copy.
+ *
+ * @param {RequestInfo | URL} input
+ * @param {boolean} again whether there may be another try
+ */
+export function target(input, again) {
+  return again && input instanceof Request ? input.clone() : input;
+}
