@@ -21,13 +21,22 @@ from gateway.api.oauth import Revoker
 from gateway.backends import Backends
 from gateway.errors import NoRoute
 from gateway.gate import Gate
-from gateway.grants import Grants, Limits, TokenSet
+from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
 from gateway.identity.jwks import IssuerKeys
 from gateway.identity.passwords import PasswordPool
 from gateway.issuers import issuer_rules, key_sources, reporter
-from gateway.parts import Keys, cookie_path, make_cookies, open_provider, open_store, redis_endpoint, route_table
+from gateway.parts import (
+    Keys,
+    cookie_path,
+    limits,
+    make_cookies,
+    open_provider,
+    open_store,
+    redis_endpoint,
+    route_table,
+)
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
@@ -106,7 +115,7 @@ class Worker:
             self.store,
             self.signer,
             self.refresh_tokens,
-            Limits(settings.limits.login_per_user, settings.limits.login_per_ip, settings.limits.refresh_per_session),
+            limits(settings),
             settings.identity.recheck_on_refresh,
             self.telemetry,
             issuers=self.issuers,
@@ -171,6 +180,7 @@ class Worker:
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
         self.provider.replace(provider)
+        self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
         self.backends.settle(taken=True)
 

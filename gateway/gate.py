@@ -65,6 +65,7 @@ class Gate:
         "_marking",
         "_verifier",
         "access_cookie",
+        "ask_keys",
     )
 
     def __init__(
@@ -81,6 +82,7 @@ class Gate:
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
+        self.ask_keys = liveness.ask  # the same about keys at hand
         self._mark_used = mark_used
         self._clock = clock
         self._issuer = issuer
@@ -161,9 +163,14 @@ class Gate:
     def ask(self, claims: Claims, answer: Callable[[int], None]) -> None:
         """Ask the store whether the session lives; `answer(verdict)` comes later, exactly once."""
         keys = claims.memo.get("live")
+        self.ask_keys(self.keys(claims) if keys is None else keys, answer)
+
+    def keys(self, claims: Claims) -> LiveKeys:
+        """Return what is asked about a token, made once for it."""
+        keys: LiveKeys | None = claims.memo.get("live")
         if keys is None:
             keys = claims.memo["live"] = self._live_keys(claims)
-        self._liveness.ask(keys, answer)
+        return keys
 
     def _live_keys(self, claims: Claims) -> LiveKeys:
         other = claims.foreign

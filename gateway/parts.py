@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.backends import Backends
 from gateway.cookies import Cookies
+from gateway.grants import Limits
 from gateway.identity import Provider, UsersFile, Webhook
 from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
@@ -107,6 +108,11 @@ def open_provider(settings: Settings) -> Provider:
     if identity.provider == "users-file":
         return UsersFile.load(read_users(settings))
     return Webhook(str(identity.webhook_url))
+
+
+def limits(settings: Settings) -> Limits:
+    section = settings.limits
+    return Limits(section.login_per_user, section.login_per_ip, section.refresh_per_session)
 
 
 def access_rule(route: RouteSettings) -> AccessRule:

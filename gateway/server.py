@@ -104,7 +104,10 @@ def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: 
         except SettingsError as error:
             refused("; ".join(error.lines))
             return None
-        return Child(merge(settings, found)[0], read, run_directory)
+        merged = merge(settings, found)[0]
+        for name, value in _tls_options(merged).items():  # a worker that is started later opens these
+            setattr(config, name, value)
+        return Child(merged, read, run_directory)
 
     options = _options(settings)
     config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
@@ -167,7 +170,6 @@ def _run(app: Gateway, settings: Settings, listener: socket.socket | None = None
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    server = settings.server
     return {
         "http": "gateway.proxy.protocol:GatewayProtocol",
         "loop": "uvloop",
@@ -179,9 +181,13 @@ def _options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "backlog": BACKLOG,
-        "ssl_certfile": str(server.tls_cert) if server.tls_cert else None,
-        "ssl_keyfile": str(server.tls_key) if server.tls_key else None,
+        **_tls_options(settings),
     }
+
+
+def _tls_options(settings: Settings) -> dict[str, str | None]:
+    cert, key = settings.server.tls_cert, settings.server.tls_key
+    return {"ssl_certfile": str(cert) if cert else None, "ssl_keyfile": str(key) if key else None}
 
 
 def _plain(app: Any) -> uvicorn.Config:

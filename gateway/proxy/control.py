@@ -84,7 +84,7 @@ class ControlExchange:
 
     def _scope(self) -> Any:
         head, protocol = self.head, self.protocol
-        client = protocol.peer
+        client, source = protocol.peer, protocol.source(head.fields)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -96,9 +96,9 @@ class ControlExchange:
             "query_string": head.query[1:],
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in head.fields.headers],
-            "client": (protocol.client_ip(head.fields.headers), client[1] if client else 0),
+            "client": (source.address, client[1] if client else 0),
             "server": get_local_addr(protocol.transport),
-            "state": {"peer": protocol.client_host, "trusted": protocol.trusted},
+            "state": {"peer": protocol.client_host, "trusted": protocol.trusted, "scheme": source.scheme.decode()},
         }
 
     def body(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from gateway import errors
+from gateway.proxy.forwarded import Source
 from gateway.proxy.headers import (
     AUTHORIZATION,
     CODING,
@@ -13,6 +14,9 @@ from gateway.proxy.headers import (
     COOKIE,
     DROP,
     EXPECT,
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
     HOST,
     LENGTH,
     METHOD,
@@ -56,6 +60,10 @@ class Fields:
     authorizations: tuple[bytes, ...] = ()
     traceparents: tuple[bytes, ...] = ()
     tracestates: tuple[bytes, ...] = ()
+    forwarded: tuple[bytes, ...] = ()
+    forwarded_for: tuple[bytes, ...] = ()
+    forwarded_proto: tuple[bytes, ...] = ()
+    source: Source | None = None  # what these three say, once a trusted peer is asked for it
     overrides: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
@@ -122,6 +130,12 @@ class Fields:
             self.traceparents += (value,)
         elif kind == TRACESTATE:
             self.tracestates += (value,)
+        elif kind == FORWARDED_FOR:
+            self.forwarded_for += (value,)
+        elif kind == FORWARDED_PROTO:
+            self.forwarded_proto += (value,)
+        elif kind == FORWARDED:
+            self.forwarded += (value,)
 
     def trace(self) -> bytes:
         """Return the client's trace as the end of a head, b"" where it has none or one that is not valid.

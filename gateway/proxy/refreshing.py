@@ -117,7 +117,7 @@ async def _renew(exchange: Exchange, credential: bytes) -> None:
     renewer = exchange.plane.renewer
     if renewer is None:
         return
-    ip = exchange.protocol.client_ip(exchange.head.fields.headers)
+    ip = exchange.protocol.source(exchange.head.fields).address
     exchange.request_id = name = exchange.request_id or request_name(exchange)  # the audit trail's, and the backend's
     try:
         renewed = await renewer.renew(credential, ip, name.decode("ascii"))

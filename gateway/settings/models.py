@@ -53,7 +53,7 @@ class Server(Section):
     workers: Annotated[Number, Field(ge=1, le=256)] = 1
     """Processes; they share nothing but Redis."""
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
-    """Networks whose X-Forwarded-* headers are believed."""
+    """Networks whose X-Forwarded-* or Forwarded headers are believed."""
     proxy_protocol: bool = False
     """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000

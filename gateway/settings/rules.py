@@ -21,10 +21,10 @@ _WILDCARDS = ("0.0.0.0", "::")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVED = ("/auth", "/.well-known")
 _NEVER_IDENTITY = frozenset(
-    # headers that frame or steer a message, or carry its credential
+    # headers that frame, steer or name a message, or carry its credential; Proxy is HTTP_PROXY to CGI (CVE-2016-5385)
     """authorization connection content-length content-type cookie date expect forwarded host keep-alive
-    proxy-authorization proxy-connection te trailer transfer-encoding upgrade via
-    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto""".split()  # noqa: SIM905  # a list of words
+    proxy proxy-authorization proxy-connection te traceparent tracestate trailer transfer-encoding upgrade via
+    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id""".split()  # noqa: SIM905  # a list of words
 )
 _OWN_CLAIMS = frozenset("iss sub aud exp nbf iat jti sid n roles scope client_id".split())  # noqa: SIM905
 Lines = Iterator[str]

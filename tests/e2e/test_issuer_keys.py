@@ -65,7 +65,7 @@ def test_keys_are_rotated_under_load_without_a_failed_request(site: Site, backen
         with load(lambda: [gateway.port], request("GET", head, token=idp.token()), clients=16) as steady:
             until(lambda: steady.total > 100, "load")
             idp.rotate("RS256")
-            steady._data, before = request("GET", head, token=idp.token()), steady.total
+            steady.data, before = request("GET", head, token=idp.token()), steady.total
             until(lambda: steady.total > before + 200, "load with the new key")
         assert steady.failures == []
         assert set(steady.answers) == {200}

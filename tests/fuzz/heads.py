@@ -14,7 +14,7 @@ from gateway.api.clients import _basic
 from gateway.api.verify import METHODS, TARGETS, read_original
 from gateway.errors import BadRequest, CsrfRejected, InvalidClient
 from gateway.identity.counted import alike, network
-from gateway.proxy import headers
+from gateway.proxy import forwarded, headers
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.proxy_protocol import LONGEST, SIGNATURE, Peer, Prelude
 from gateway.proxy.trust import trust
@@ -95,8 +95,8 @@ TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 def forwarded_for(data: bytes) -> None:
     """The client's address is the last that no trusted proxy has, an address and nothing more."""
     chain = data.decode("latin-1")
-    found = headers.client_address(chain, "10.0.0.9", trust(TRUSTED))
-    assert found == headers.client_address(chain, "10.0.0.9", trust(TRUSTED))
+    found = forwarded.client_address(chain, "10.0.0.9", trust(TRUSTED))
+    assert found == forwarded.client_address(chain, "10.0.0.9", trust(TRUSTED))
     assert re.fullmatch(r"[0-9A-Fa-f.:]{2,45}", found)
     believed = "10.0.0.9"
     for hop in reversed([part.strip() for part in chain.split(",") if part.strip()]):
