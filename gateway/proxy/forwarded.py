@@ -156,7 +156,7 @@ def node_address(node: bytes) -> bytes:
         ipaddress.ip_address(found.decode("ascii"))
     except ValueError:  # hidden on purpose, or 999.1.1.1
         return UNKNOWN
-    return UNKNOWN if b"%" in found else found  # a zone means nothing to another host (RFC 4007 6)
+    return found
 
 
 def _scheme(value: bytes) -> bytes:
