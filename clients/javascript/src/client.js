@@ -40,6 +40,7 @@ class Tokengate {
     storage,
     device = "",
     tabs = globalThis.document !== undefined,
+    refreshAhead = true,
     patience = 30,
     timeout = 10,
     fetch = (...words) => globalThis.fetch(...words),
@@ -56,6 +57,7 @@ class Tokengate {
     this.#refreshIn = refreshIn;
     this.#device = device;
     this.#now = now;
+    this.refreshAhead = refreshAhead;
     this.WebSocket = WebSocket;
     this.#tabs = new Tabs(`tokengate:${base.origin}:${refreshIn}`, tabs, (message) => this.#heard(message));
     if (onSignedOut) this.onSignedOut(onSignedOut);
@@ -212,6 +214,7 @@ class Tokengate {
   }
 
   #isOld(token) {
+    if (!this.refreshAhead) return false;
     const left = token.life - age(token.since, this.#now);
     return left <= Math.min(AHEAD, AHEAD_SHARE * token.life);
   }
