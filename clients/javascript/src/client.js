@@ -46,6 +46,7 @@ class Tokengate {
     storage,
     device = "",
     tabs = globalThis.document !== undefined,
+    refreshAhead = true,
     patience = 30,
     timeout = 10,
     fetch = (...words) => globalThis.fetch(...words),
@@ -62,6 +63,7 @@ class Tokengate {
     this.#refreshIn = refreshIn;
     this.#device = device;
     this.#now = now;
+    this.refreshAhead = refreshAhead;
     this.WebSocket = WebSocket;
     this.#tabs = new Tabs(`tokengate:${base.origin}:${refreshIn}`, tabs, patience, (message) => this.#heard(message));
     if (onSignedOut) this.onSignedOut(onSignedOut);
@@ -240,6 +242,7 @@ class Tokengate {
   }
 
   #isOld(token) {
+    if (!this.refreshAhead) return false;
     const left = token.life - age(token.since, this.#now);
     return left <= Math.min(AHEAD, AHEAD_SHARE * token.life);
   }

@@ -9,6 +9,8 @@ export interface Options {
   device?: string;
   /** Whether other tabs share the session; by default in browsers. */
   tabs?: boolean;
+  /** Whether a token is renewed before it expires (default), or when the gateway has refused it. */
+  refreshAhead?: boolean;
   /** Seconds for which an answer that does not come is asked for again (default 30). */
   patience?: number;
   /** Seconds for one answer of the gateway's own API (default 10). */
@@ -56,6 +58,8 @@ export interface Tokengate {
   readonly sessionId: string | undefined;
   /** Seconds until the access token expires; 0 where there is none. */
   readonly expiresIn: number;
+  /** The option of that name; it may be changed at any time. */
+  refreshAhead: boolean;
   login(given: { username: string; password: string; device?: string }): Promise<{ sessionId: string; scope: string }>;
   /** Take up the session of an earlier page or process; resolves to whether there is one. */
   restore(): Promise<boolean>;
