@@ -37,7 +37,6 @@ from gateway.tokens.keyring import generate, generate_refresh
 
 DEMO_ALGORITHM = "ES256"
 BACKLOG = 4096
-Ws = Literal["none", "websockets-sansio"]  # how uvicorn speaks WebSocket
 
 
 class Inner(uvicorn.Server):
@@ -69,12 +68,7 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again.
-
-    Raises SettingsError for what the configuration knows and the gateway does not, rather than pass over it.
-    """
-    if settings.issuers:
-        raise SettingsError(["issuers: tokens of other issuers are not accepted yet; none is allowed"])
+    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
@@ -110,7 +104,10 @@ def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: 
         except SettingsError as error:
             refused("; ".join(error.lines))
             return None
-        return Child(merge(settings, found)[0], read, run_directory)
+        merged = merge(settings, found)[0]
+        for name, value in _tls_options(merged).items():  # a worker that is started later opens these
+            setattr(config, name, value)
+        return Child(merged, read, run_directory)
 
     options = _options(settings)
     config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
@@ -136,7 +133,7 @@ def demo() -> int:
         backend = next(iter(settings.routes[0].upstream))
 
         def beside(worker: Worker) -> list[tuple[uvicorn.Config, socket.socket]]:
-            ws: Ws = "websockets-sansio" if WEBSOCKETS else "none"
+            ws: Literal["none", "websockets-sansio"] = "websockets-sansio" if WEBSOCKETS else "none"
             return [(_plain(sample_backend, ws), listen(backend.host, backend.port))]
 
         app = gateway(lambda: settings, lambda: settings, None, beside)
@@ -181,7 +178,6 @@ def _run(app: Gateway, settings: Settings, listener: socket.socket | None = None
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    server = settings.server
     return {
         "http": "gateway.proxy.protocol:GatewayProtocol",
         "loop": "uvloop",
@@ -193,12 +189,16 @@ def _options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "backlog": BACKLOG,
-        "ssl_certfile": str(server.tls_cert) if server.tls_cert else None,
-        "ssl_keyfile": str(server.tls_key) if server.tls_key else None,
+        **_tls_options(settings),
     }
 
 
-def _plain(app: Any, ws: Ws = "none") -> uvicorn.Config:
+def _tls_options(settings: Settings) -> dict[str, str | None]:
+    cert, key = settings.server.tls_cert, settings.server.tls_key
+    return {"ssl_certfile": str(cert) if cert else None, "ssl_keyfile": str(key) if key else None}
+
+
+def _plain(app: Any, ws: Literal["none", "websockets-sansio"] = "none") -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",

@@ -118,7 +118,7 @@ async def _sign_in(services: Services, request: Request, given: body.Parameters)
     tokens = await services.grants.login(
         username, password, "", client_ip(request), user_agent(request), request_id=request_id(request)
     )
-    return _to_page(SIGNED_IN, services.cookies.hand_out(tokens, services.clock()))
+    return _to_page(SIGNED_IN, services.cookies.hand_out(tokens))
 
 
 async def _sign_out(services: Services, request: Request, given: body.Parameters) -> Response:
@@ -160,11 +160,9 @@ async def _explained(services: Services, request: Request, given: body.Parameter
 def _check_origin(services: Services, request: Request) -> None:
     """A browser's form always says where it is from; what does not is no form of this page. Raises CsrfRejected."""
     host = b"".join(header_values(request, b"host")).decode("latin-1")
-    schemes = {request.scope["scheme"]}
-    if request.scope.get("state", {}).get("trusted"):
-        schemes |= {value.decode("latin-1").lower() for value in header_values(request, b"x-forwarded-proto")}
     sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
-    rules.check_origin(sites, origins, rules.own_origins(host, schemes, services.issuer), strict=True)
+    own = rules.own_origins(host, cookies.schemes(request), services.issuer)
+    rules.check_origin(sites, origins, own, strict=True)
 
 
 def _from_elsewhere(request: Request) -> bool:

@@ -92,7 +92,7 @@ def test_a_sign_in_that_fails_says_why_keeps_the_name_and_sets_no_cookie(
     fields: dict[str, str], status: int, problem: str
 ) -> None:
     async def run(s: Stack) -> None:
-        answer = await form(s, do="sign-in", **fields)
+        answer = await form(s, "", None, do="sign-in", **fields)
         assert answer.status_code == status
         assert PROBLEMS[problem] in text(answer)
         assert f'value="{fields["username"]}"' in answer.text
