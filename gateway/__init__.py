@@ -11,6 +11,7 @@
     proxy/      the data plane: requests of clients, passed to backends
     api/        the control plane: sign-in, refresh, sessions, revocation, management
     web/        the pages for people: pure
+    demo/       what `tokengate demo` shows: a sample backend and its page
     gate        raw credentials and a route's rule -> who is calling
     grants      who gets tokens: sign-in, exchange and refresh
     sessions/   state: who is signed in, kept in Redis

@@ -28,12 +28,12 @@ _DEVICES = (
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with demo() as site, chromium() as browser:
-        with visit(browser, viewport=SIZE, user_agent=_CHROME) as context:
-            _take(_demo_page(context, site), "demo")
         for device, user_agent in _DEVICES:
             _sign_in(site, device, user_agent)
         with visit(browser, viewport=NARROW, user_agent=_CHROME) as context:
             _take(_account_page(context, site), "account", full_page=True)
+        with visit(browser, viewport=SIZE, user_agent=_CHROME) as context:
+            _take(_demo_page(context, site), "demo")
 
 
 def _demo_page(context: BrowserContext, site: Demo) -> Page:

@@ -333,3 +333,15 @@ test("who is signed out is told so by a class of its own", async () => {
   await site.revoke(client.sessionId);
   await assert.rejects(client.refresh(), SignedOut);
 });
+
+test("a client that does not refresh ahead asks for nothing before the gateway has refused its token", async () => {
+  const time = clock();
+  const client = await signedIn({ now: time.now, refreshAhead: false });
+  const before = await rotated();
+  time.push(100_000);
+  assert.equal((await client.fetch("/api/hello")).status, 200);
+  assert.equal(await rotated(), before);
+  client.refreshAhead = true;
+  assert.equal((await client.fetch("/api/hello")).status, 200);
+  assert.equal(await rotated(), before + 1);
+});

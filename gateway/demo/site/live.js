@@ -36,7 +36,7 @@ export class Live {
   }
 
   #lost(code) {
-    if (code === SIGNED_OUT) return "Cut with 4401: the session has ended. Sign in and it comes back.";
+    if (code === SIGNED_OUT) return "Cut with its session. Sign in and it comes back.";
     return "Lost. It is being opened again.";
   }
 

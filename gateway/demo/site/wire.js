@@ -1,5 +1,7 @@
 // The platform's `fetch` and `WebSocket`, which tell what goes over the wire.
 
+const PATIENCE = 5000; // ms; the gateway needs one second at most
+
 /**
  * @param {(row: object) => void} tell
  * @param {string} [who] who sends it, where that is not this page
@@ -21,7 +23,12 @@ export function recordedFetch(tell, who = "") {
   };
 }
 
-/** @param {(row: object) => void} tell */
+/**
+ * The client hangs up by itself when it is signed out. Here it leaves that to the gateway for a while, which is what
+ * this page is there to show.
+ *
+ * @param {(row: object) => void} tell
+ */
 export function recordedWebSocket(tell) {
   return class extends WebSocket {
     constructor(url, protocols) {
@@ -29,6 +36,10 @@ export function recordedWebSocket(tell) {
       const row = { method: "WebSocket", path: new URL(url).pathname };
       this.addEventListener("open", () => tell({ ...row, status: 101 }));
       this.addEventListener("close", ({ code }) => tell({ ...row, status: code }));
+    }
+
+    close(...words) {
+      setTimeout(() => super.close(...words), PATIENCE);
     }
   };
 }
