@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test lint bench soak chaos fuzz clean
 
 help:
-	@echo "make demo   serve the gateway, an embedded store and a sample backend on this machine"
+	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
 	@echo "make test   run the tests; PYTEST_ARGS=... is passed on"
 	@echo "make lint   formatting, lints, types and the map of imports"
 	@echo "make bench  measure the cost of a request beside nginx"
@@ -17,7 +17,7 @@ help:
 	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
 	@echo "make clean  remove $(VENV) and what tools left behind"
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	$(BIN)/tokengate demo
 
 test: $(VENV)/.installed-test
@@ -45,13 +45,13 @@ fuzz: $(VENV)/.installed-fuzz
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 
-$(VENV)/.installed: EXTRA =
+$(VENV)/.installed-demo: EXTRA = [demo]
 $(VENV)/.installed-test: EXTRA = [test]
 $(VENV)/.installed-dev: EXTRA = [dev]
 $(VENV)/.installed-fuzz: EXTRA = [fuzz]
 
 # A stamp each, so that nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@
 

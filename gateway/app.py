@@ -125,6 +125,7 @@ class Worker:
         self.backends.settle(taken=True)
         self.api = create_api(self._services())
         self.management = create_management(self._management())
+        self.listening = False  # set by the server, whose listener comes last
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -154,7 +155,7 @@ class Worker:
 
     def failing(self) -> list[str]:
         """Name what keeps this replica from serving (readyz)."""
-        checks = {"redis": self.liveness.up, "draining": not self.plane.draining}
+        checks = {"listening": self.listening, "redis": self.liveness.up, "draining": not self.plane.draining}
         return [name for name, passed in checks.items() if not passed]
 
     async def reload_keys(self) -> Mapping[str, Any]:

@@ -66,6 +66,7 @@ class Gate:
         "_verifier",
         "access_cookie",
         "ask_keys",
+        "epoch",
     )
 
     def __init__(
@@ -82,7 +83,8 @@ class Gate:
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
-        self.ask_keys = liveness.ask  # the same about keys at hand
+        self.ask_keys = liveness.ask  # about keys at hand
+        self.epoch = liveness.epoch
         self._mark_used = mark_used
         self._clock = clock
         self._issuer = issuer

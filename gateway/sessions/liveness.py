@@ -21,10 +21,10 @@ from typing import Protocol
 from gateway.sessions.cluster_wire import ClusterWire
 from gateway.sessions.endpoint import Endpoint, parse_url
 from gateway.sessions.keyspace import DIGITS, Keyspace
-from gateway.sessions.resp import Answer, Batch, Kind, LiveKeys, Verdict, unavailable
+from gateway.sessions.resp import Answer, Batch, EpochKeys, Kind, LiveKeys, Verdict, unavailable
 from gateway.sessions.wire import Epochs, MemoryWire, Wire
 
-__all__ = ["Answer", "LiveKeys", "Liveness", "Verdict"]
+__all__ = ["Answer", "EpochKeys", "LiveKeys", "Liveness", "Verdict"]
 
 _ANY_TIME = 1 << 62  # later than any epoch
 MAX_WAITING = 16_384  # asks that may wait for Redis; what comes on top is refused at once
@@ -117,6 +117,10 @@ class Liveness:
         return LiveKeys(
             int(token, 16), names.revoked(token_id), names.epoch(token), Kind.TOKEN, issued_at, also=by_subject
         )
+
+    def epoch(self, partition: int) -> EpochKeys:
+        """Return what `ask` takes for the epoch of a partition, which changes when anything is ended in it."""
+        return EpochKeys(partition, self._names.epoch(DIGITS[partition]))
 
     def ask(self, keys: LiveKeys, answer: Answer) -> None:
         """Have `answer` called with a Verdict, soon, on the loop."""

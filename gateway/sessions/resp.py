@@ -20,6 +20,8 @@ _LENGTH = re.compile(rb"\$(\d{1,5})\r\n")
 _LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,5}\r?)")
 _INTEGER = re.compile(rb":\d{1,10}\r\n")
 _EPOCH = re.compile(rb"(\d{10}) ")  # what a record and an epoch begin with (epochs.py)
+# record.py: epoch, counter, created, age, used, life
+_ENDS = re.compile(rb"\$\d{1,5}\r\n\d{10} \d{1,15} (\d{1,15}) (\d{1,15}) \d{1,15} (\d{1,15}) ")
 _MOMENT = re.compile(rb"\d{1,16}")
 _MAX_VALUE = 72 * 1024  # bytes; the longest record (record.py)
 _MAX_USUAL = 1024  # bytes of a reply that are kept to be compared with the next
@@ -95,6 +97,17 @@ class LiveKeys:
         first, rest = rest[: int(length[1:])], rest[int(length[1:]) + 2 :]
         return first, rest.partition(b"\r\n")[2][:-2]
 
+    def ends(self) -> float:
+        """Return when the session ends by itself, by the record that was last seen alive: Unix seconds, inf = never.
+
+        -inf where that is not known, and for what is no session.
+        """
+        found = _ENDS.match(self.usual) if self.kind is Kind.SESSION and self.also is None else None
+        if found is None:
+            return -math.inf
+        created, age, life = map(int, found.groups())
+        return created + age + life if life else math.inf
+
     def judge(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
         """Return what the values of the two keys mean in an epoch that began at `born` (ten digits, b"" = unknown)."""
         if not born:
@@ -119,6 +132,20 @@ class LiveKeys:
         if self.kind is Kind.SUBJECT and _MOMENT.fullmatch(first) and int(first) < self.issued_at:
             return Verdict.ALIVE
         return Verdict.ENDED
+
+
+class EpochKeys(LiveKeys):
+    """The epoch of a partition. An ask about it passes whatever it is; `value` is what it was, b"" = none."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, partition: int, epoch: bytes) -> None:
+        super().__init__(partition, epoch, epoch)
+        self.value = b""
+
+    def judge(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
+        self.value = first or b""
+        return Verdict.ALIVE
 
 
 class Batch:

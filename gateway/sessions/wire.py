@@ -226,8 +226,11 @@ class Wire:
             self.done(batch, unavailable(batch))
 
     def failed(self, batch: Batch, error: bytes) -> None:
-        logger.debug("redis: the live check was refused: %s", error.partition(b" ")[0][:40])
+        """Leave a server that refuses live checks (BUSY, NOPERM): it is down until it is examined and serves."""
         self.done(batch, unavailable(batch))
+        link = self._keeper.link
+        if link is not None:
+            link.drop(f"the live check was refused: {error.partition(b' ')[0][:40].decode('latin-1')}")
 
     again = send
 

@@ -17,7 +17,6 @@ from tests.e2e.backends import Backend, raw_backend
 from tests.e2e.harness import Gateway, Site, route, running
 from tests.redis_server import RedisServer
 
-Replica = tuple[Sequence[str], Mapping[str, str], Mapping[str, Any]]  # words, environment, sections
 SCALE = max(1, int(os.environ.get("RACES_SCALE", "1")))  # how many times the examples, rounds and seconds of CI
 
 
@@ -34,9 +33,12 @@ class Cluster:
         return [chr(ord("a") + number) for number in range(len(self.replicas))]
 
 
+Process = tuple[Sequence[str], Mapping[str, str], Mapping[str, Any]]  # words, environment, sections
+
+
 @contextmanager
-def cluster(site: Site, backend: Backend, processes: Sequence[Replica]) -> Iterator[Cluster]:
-    """Run a replica for each (words, environment, sections of its configuration)."""
+def cluster(site: Site, backend: Backend, processes: Sequence[Process]) -> Iterator[Cluster]:
+    """Run a replica for each process."""
     routes = [route("/live/", backend.url), route("/renewing/", backend.url, on_expired="refresh")]
     spot = backend.spot()
     with ExitStack() as stack:
@@ -67,7 +69,7 @@ def strict(shared_redis: RedisServer, backend: Backend) -> Iterator[Cluster]:
     """No grace, access tokens that last: a refresh does not hang on the time. The last replica has two workers."""
     with Site(shared_redis.url, "strict") as site:
         sections = {"tokens": {"refresh_grace": "0s"}}
-        processes: list[Replica] = [((), {}, sections), ((), {}, sections), (("--workers", "2"), {}, sections)]
+        processes: list[Process] = [((), {}, sections), ((), {}, sections), (("--workers", "2"), {}, sections)]
         with cluster(site, backend, processes) as made:
             yield made
 
