@@ -59,6 +59,11 @@ def websockets(peer: Peer, count: int = WEBSOCKETS) -> Footprint:
     return _grow(peer, count, _upgrade)
 
 
+def open_websocket(peer: Peer, stack: contextlib.ExitStack) -> None:
+    """Open a WebSocket that stands as long as the stack. Raises NotTaken or OSError."""
+    _upgrade(_open(peer, stack), peer)
+
+
 def _grow(peer: Peer, count: int, use: Callable[[socket.socket, Peer], None]) -> Footprint:
     with contextlib.ExitStack() as stack:
         for _ in range(10):  # what the first requests load and make

@@ -147,6 +147,11 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(_ticks(each) for pid in pids for each in tree(pid)) / _TICK
 
 
+def precise_seconds(pids: Sequence[int]) -> float:
+    """Return the same of the threads that live, by the scheduler's own count: finer than clock ticks."""
+    return sum(_on_cpu(each) for pid in pids for each in tree(pid)) / 1e9
+
+
 def memory(pids: Sequence[int]) -> int:
     """Return the memory of process trees in bytes: PSS, so that a page which several share counts once."""
     return sum(_pss(each) for pid in pids for each in tree(pid))
@@ -158,6 +163,10 @@ def _ticks(pid: int) -> int:
     except FileNotFoundError:
         return 0
     return int(fields[11]) + int(fields[12])
+
+
+def _on_cpu(pid: int) -> int:
+    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def _pss(pid: int) -> int:

@@ -21,20 +21,34 @@ from gateway.api.oauth import Revoker
 from gateway.backends import Backends
 from gateway.errors import NoRoute
 from gateway.gate import Gate
-from gateway.grants import Grants, Limits, TokenSet
+from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
+from gateway.identity.jwks import IssuerKeys
 from gateway.identity.passwords import PasswordPool
-from gateway.parts import Keys, cookie_path, make_cookies, open_provider, open_store, redis_endpoint, route_table
+from gateway.issuers import issuer_rules, key_sources, reporter
+from gateway.parts import (
+    Keys,
+    cookie_path,
+    limits,
+    make_cookies,
+    open_provider,
+    open_store,
+    redis_endpoint,
+    route_table,
+)
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
 from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.connect import open_client
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
 from gateway.tokens.access import AccessRule
+from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
@@ -66,15 +80,22 @@ class Worker:
         self.keys = Keys(settings)
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
         self.liveness = Liveness(
             endpoint,
             redis.prefix,
             redis.timeout,
+            self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, endpoint, self.telemetry.store)
-        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
+        self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
+        others = self.issuers if settings.issuers else None
+        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
+        sources = key_sources(settings.issuers, self.issuers, self.verifier)
+        self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
         self.provider = CurrentProvider(open_provider(settings))
@@ -87,15 +108,17 @@ class Worker:
             access_cookie=settings.cookies.access,
             allow_same_site=settings.cookies.allow_same_site,
             issuer=tokens.issuer,
+            issuer_keys=self.issuer_keys,
         )
         self.grants = Grants(
             self.provider,
             self.store,
             self.signer,
             self.refresh_tokens,
-            Limits(settings.limits.login_per_user, settings.limits.login_per_ip, settings.limits.refresh_per_session),
+            limits(settings),
             settings.identity.recheck_on_refresh,
             self.telemetry,
+            issuers=self.issuers,
         )
         self.backends = Backends(self.loop, self.telemetry)
         self.plane = self._plane()
@@ -106,8 +129,13 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself.
+
+        So does another issuer whose keys cannot be fetched: its tokens are answered 503 until they can.
+        """
+        self.epochs.start()
         self.liveness.start()
+        self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
     async def stop(self) -> None:
@@ -117,6 +145,8 @@ class Worker:
         self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
+        await self.issuer_keys.close()
+        await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
@@ -151,6 +181,7 @@ class Worker:
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
         self.provider.replace(provider)
+        self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
         self.backends.settle(taken=True)
 
@@ -163,6 +194,10 @@ class Worker:
             self.telemetry.store_up(was_up)
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
+
+    def _rolled_back(self, partition: str) -> None:
+        audit("store_rolled_back", partition=partition)
+        self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
         """Take up keys that are added or removed, in every worker and without a call."""
@@ -247,7 +282,7 @@ class Worker:
         return Management(
             grants=self.grants,
             store=self.store,
-            revoker=Revoker(self.grants, self.verifier, self.refresh_tokens),
+            revoker=Revoker(self.grants, self.gate, self.refresh_tokens),
             telemetry=self.telemetry,
             failing=self.failing,
             reload_keys=self.reload_keys,

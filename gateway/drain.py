@@ -27,6 +27,7 @@ import uvicorn
 from gateway.app import Gateway, Worker
 from gateway.proxy.protocol import GatewayProtocol
 from gateway.reload import reload
+from gateway.tls import Certificate
 
 _LOG = logging.getLogger("gateway.server")
 
@@ -43,6 +44,7 @@ class Server(uvicorn.Server):
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._certificate: Certificate | None = None
 
     @property
     def gateway(self) -> Gateway:
@@ -91,7 +93,9 @@ class Server(uvicorn.Server):
         try:
             while self._reload_again and self.worker is not None:
                 self._reload_again = False
-                if await reload(self.worker, self.gateway.reread):
+                if self._certificate is None and self.config.ssl is not None:
+                    self._certificate = Certificate(self.config.ssl)
+                if await reload(self.worker, self.gateway.reread, self._certificate):
                     for connection in self.connections:  # what it remembers was sorted by the old settings
                         connection.section = b""
         finally:

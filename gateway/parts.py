@@ -7,11 +7,13 @@ from typing import Any
 
 from gateway.backends import Backends
 from gateway.cookies import Cookies
+from gateway.grants import Limits
 from gateway.identity import Provider, UsersFile, Webhook
 from gateway.proxy.routes import OPEN, Route, RouteTable
-from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.connect import Endpoint, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, read_keys, read_users
+from gateway.settings import Settings, SettingsError, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
 from gateway.tokens.access import AccessRule
@@ -58,22 +60,32 @@ def key_files(settings: Settings) -> list[KeyFile]:
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
-    """Return where Redis is. Raises ValueError that says what is wrong and never repeats a secret."""
+    """Return where Redis is. Raises SettingsError that says what is wrong and never repeats a secret."""
     redis = settings.redis
-    return parse_url(
-        redis.url.get_secret_value(),
-        username=redis.username,
-        password=redis.password.get_secret_value(),
-        tls_ca=str(redis.tls_ca or ""),
-        tls_cert=str(redis.tls_cert or ""),
-        tls_key=str(redis.tls_key or ""),
-    )
+    try:
+        return parse_url(
+            redis.url.get_secret_value(),
+            username=redis.username,
+            password="" if redis.password_file else redis.password.get_secret_value(),
+            password_file=str(redis.password_file or ""),
+            sentinel_username=redis.sentinel_username,
+            sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
+            sentinel_password_file=str(redis.sentinel_password_file or ""),
+            tls_ca=str(redis.tls_ca or ""),
+            tls_cert=str(redis.tls_cert or ""),
+            tls_key=str(redis.tls_key or ""),
+        )
+    except ValueError as error:
+        raise SettingsError([f"redis.url: {error}"]) from None
 
 
 def open_store(
-    settings: Settings, endpoint: Endpoint, observe: Callable[[str, float], None] | None = None
+    settings: Settings,
+    client: Any,
+    observe: Callable[[str, float], None] | None = None,
+    epochs: Epochs | None = None,
 ) -> SessionStore:
-    """Return the store of these settings; it connects when it is first used."""
+    """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
     policy = SessionPolicy(
         refresh_ttl=tokens.refresh_ttl,
@@ -85,8 +97,9 @@ def open_store(
         leeway=2 * tokens.leeway + redis.timeout,
         access_ttl=tokens.access_ttl,
     )
-    client = open_client(endpoint, redis.timeout)
-    return SessionStore(client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe)
+    return SessionStore(
+        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+    )
 
 
 def open_provider(settings: Settings) -> Provider:
@@ -95,6 +108,11 @@ def open_provider(settings: Settings) -> Provider:
     if identity.provider == "users-file":
         return UsersFile.load(read_users(settings))
     return Webhook(str(identity.webhook_url))
+
+
+def limits(settings: Settings) -> Limits:
+    section = settings.limits
+    return Limits(section.login_per_user, section.login_per_ip, section.refresh_per_session)
 
 
 def access_rule(route: RouteSettings) -> AccessRule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,16 +18,19 @@ from gateway.app import Worker
 from gateway.identity import Provider
 from gateway.parts import open_provider
 from gateway.settings import Settings, SettingsError, check_files
+from gateway.tls import Certificate, server_context
 from gateway.tokens.keyring import BadKey
 
 _LOG = logging.getLogger("gateway.reload")
 
-# What takes effect at once. Keys in the directory and users in their file do too, though no setting changes.
+# What takes effect at once. Keys in their directory, users in their file and certificates do too, though no setting
+# changes.
 _RELOADED: dict[str, tuple[str, ...] | None] = {
     "routes": None,
     "identity_headers": None,
     "introspection": None,
-    "identity": ("provider", "webhook_url", "users_file"),
+    "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
+    "limits": None,
     "log": None,
     "server": (
         "trusted_proxies",
@@ -37,8 +41,11 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
         "keepalive_timeout",
         "drain_delay",
         "drain_timeout",
+        "tls_cert",
+        "tls_key",
     ),
 }
+_TLS = {"tls_cert", "tls_key"}  # other files; whether the listener speaks TLS at all only a restart can change
 
 
 def merge(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
@@ -52,6 +59,8 @@ def merge(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
         elif not hasattr(before, "model_copy"):
             left += [name] if before != after else []
         else:
+            if name == "server" and (before.tls_cert is None) != (after.tls_cert is None):
+                taken = tuple(key for key in taken if key not in _TLS)
             sections[name] = before.model_copy(update={key: getattr(after, key) for key in taken})
             left += [f"{name}.{key}" for key in _differing(before, after) if key not in taken]
     return old.model_copy(update=sections), left
@@ -63,10 +72,13 @@ def _differing(before: Any, after: Any) -> Iterator[str]:
             yield key
 
 
-async def reload(worker: Worker, read: Callable[[], Settings]) -> bool:
-    """Take up the settings, keys and users as they are by now; False where they cannot be used."""
+async def reload(worker: Worker, read: Callable[[], Settings], certificate: Certificate | None = None) -> bool:
+    """Take up the settings, keys, users and certificate as they are by now; False where they cannot be used.
+
+    `certificate` is the listener's, None where it speaks no TLS.
+    """
     try:
-        settings, provider = await asyncio.to_thread(_read, read)
+        settings, provider, context = await asyncio.to_thread(_read, read)
         merged, left = merge(worker.settings, settings)
         try:
             worker.take_up(merged, provider)
@@ -78,6 +90,8 @@ async def reload(worker: Worker, read: Callable[[], Settings]) -> bool:
     except (BadKey, ValueError, OSError) as error:
         refused(str(error))
     else:
+        if certificate is not None and context is not None:
+            certificate.replace(context)
         if left:
             _LOG.warning("settings that a restart is needed for have changed", extra={"keys": " ".join(left)})
         _LOG.info("the configuration was reloaded", extra={"routes": len(merged.routes)})
@@ -85,10 +99,12 @@ async def reload(worker: Worker, read: Callable[[], Settings]) -> bool:
     return False
 
 
-def _read(read: Callable[[], Settings]) -> tuple[Settings, Provider]:
+def _read(read: Callable[[], Settings]) -> tuple[Settings, Provider, ssl.SSLContext | None]:
     settings = read()
     check_files(settings)
-    return settings, open_provider(settings)
+    server = settings.server
+    context = server_context(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
+    return settings, open_provider(settings), context
 
 
 def refused(reason: str) -> None:

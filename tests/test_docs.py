@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def _written(default: Any) -> str:
         case bool():
             return f"`{str(default).lower()}`"
         case tuple() | frozenset():
-            return f"`{sorted(default)}`"
+            return f"`{json.dumps(list(default))}`"
         case str() | Path():
             return f'`"{default}"`'
     return f"`{default}`"

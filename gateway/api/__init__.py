@@ -5,6 +5,7 @@ token       POST /auth/token, and the token response
 logout      POST /auth/logout
 sessions    /auth/sessions, /auth/me
 oauth       revocation, introspection, JWKS, metadata
+account     /auth/account: the page for people
 verify      /auth/verify: forward-auth for other proxies
 admin       the admin API
 health      livez, readyz, metrics
@@ -19,7 +20,7 @@ clients     who may introspect
 
 from starlette.applications import Starlette
 
-from gateway.api import login, logout, oauth, sessions, token, verify
+from gateway.api import account, login, logout, oauth, sessions, token, verify
 from gateway.api.answers import Table, application
 from gateway.api.clients import Clients
 from gateway.api.services import Services
@@ -35,6 +36,8 @@ PUBLIC: Table = {
     "/auth/me": {"GET": sessions.me},
     "/auth/revoke": {"POST": oauth.revoke},
     "/auth/introspect": {"POST": oauth.introspect},
+    "/auth/account": {"GET": account.show, "POST": account.act},
+    "/auth/account/{name}": {"GET": account.asset},
     "/auth/verify": {None: verify.verify},
     "/auth/verify/{original:path}": {None: verify.verify},
     "/.well-known/jwks.json": {"GET": oauth.jwks},

@@ -25,9 +25,11 @@ def check_origin(request: Request, issuer: str, names: Cookies) -> None:
     sees is not the one that the browser saw.
     """
     host = (only_header(request, b"host") or b"").decode("latin-1")
-    schemes = {request.scope["scheme"]}
-    if request.scope.get("state", {}).get("trusted"):
-        schemes |= {value.decode("latin-1").lower() for value in header_values(request, b"x-forwarded-proto")}
     sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
-    own = cookies.own_origins(host, schemes, issuer)
+    own = cookies.own_origins(host, schemes(request), issuer)
     cookies.check_origin(sites, origins, own, strict=False, same_site=names.allow_same_site)
+
+
+def schemes(request: Request) -> set[str]:
+    """Return the schemes under which the client may know this gateway: ours, and what trusted proxies tell."""
+    return {request.scope["scheme"], request.scope.get("state", {}).get("scheme", "")}

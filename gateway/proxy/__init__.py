@@ -22,7 +22,8 @@ raw_head   where a head begins and ends in what was read: pure
 renewal    a refresh inside the gateway
 streams    long streams end with their session
 tunnel     WebSocket and other upgrades
-trust      whose X-Forwarded-* is believed
+trust      whose X-Forwarded-* and Forwarded are believed
+forwarded  who the client is, as trusted proxies say: pure
 proxy_protocol  who the client is, as a load balancer in front says
 head       a request head, read and routed
 pace       how far behind the worker is: what tells overload

@@ -20,7 +20,8 @@ from uvicorn.server import ServerState
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.proxy.headers import client_address, forwarded_block
+from gateway.proxy.forwarded import Source, forwarded_block, source
+from gateway.proxy.head import Fields
 from gateway.proxy.plane import Plane
 from gateway.proxy.proxy_protocol import Peer, Prelude
 from gateway.proxy.refusal import Answering, render
@@ -147,13 +148,15 @@ class ClientConnection(asyncio.Protocol):
         """A client that stopped sending is a client that is gone, as for nginx and Go's net/http."""
         return False
 
-    def client_ip(self, headers: list[tuple[bytes, bytes]]) -> str:
-        """Return the address of the client: what trusted proxies in front say, else the peer's."""
-        trusts = self.plane.trusts
+    def source(self, fields: Fields) -> Source:
+        """Return where a request comes from: what trusted proxies in front say, else the peer. Raises BadRequest."""
+        trusts, found = self.plane.trusts, fields.source
         if not self.trusted or trusts is None:
-            return self.client_host
-        chain = b",".join(value for name, value in headers if name.lower() == b"x-forwarded-for")
-        return client_address(chain.decode("latin-1"), self.client_host, trusts)
+            return Source(self.client_host, self.scheme, b"")
+        if found is None:
+            said = fields.forwarded_for, fields.forwarded_proto, fields.forwarded
+            found = fields.source = source(*said, self.client_host, trusts)
+        return found
 
     # --- its pace ---
 

@@ -4,6 +4,7 @@ Laws:
 - An answer that two parsers could read differently ends the connection (contract 6.8): llhttp refuses what
   is malformed, `AnswerHead` and `_framing` what is well-formed but odd.
 - A byte that comes when none is due makes the connection unusable.
+- What has no Date gets one (RFC 9110 6.6.1: MUST, for a recipient with a clock that passes an answer on).
 - Trailers pass where the client asked for them and the backend announced them (RFC 9110 6.5), else not.
 """
 
@@ -18,7 +19,7 @@ import httptools
 from gateway import errors
 from gateway.proxy import refreshing
 from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
-from gateway.proxy.headers import ResponseKinds, without_cookies
+from gateway.proxy.headers import ResponseKinds, dated, without_cookies
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.trailers import Trailers, TwinParser
 from gateway.proxy.tunnel import Tunnel, agreed
@@ -32,6 +33,7 @@ _LOG = logging.getLogger("gateway.proxy")
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
 MAX_INTERIM = 32  # 1xx before an answer
+BARE = frozenset({100, 101, 102, 103})  # the 1xx that llhttp knows to have no body, whatever they say of one
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 
@@ -154,9 +156,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.protocol.resume_reading()
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.parser = self.twin = None
@@ -233,6 +232,8 @@ class UpstreamConnection(asyncio.Protocol):
             end = b"Connection: close\r\n\r\n"
         else:
             end = b"\r\n" if head.http11 else b"Connection: keep-alive\r\n\r\n"
+        if not dated(data, at):
+            end = exchange.protocol.date() + end
         transport = exchange.protocol.transport
         if len(data) <= SMALL:  # one small copy is cheaper than writev
             transport.write(b"".join((STATUS_LINES[status], lines, exchange.extra, end, data[at:])))
@@ -326,6 +327,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.interim += 1
             if self.interim > MAX_INTERIM:
                 raise errors.UpstreamInvalid("no end of 1xx")
+            if status not in BARE and (head.length > 0 or head.chunked):  # the parser would read a body (RFC 9110 8.6)
+                raise errors.UpstreamInvalid("a 1xx with a body")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
             self._interim(exchange, status, head)
             return
@@ -335,7 +338,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.suspect, self.said = verdict(raw[:end]), b""
         self.left, self.chunked = head.length, head.chunked
         fields = head.without_length() if status == 204 else head.fields  # RFC 9110 8.6
-        tail = self._framing(exchange, status)
+        tail = self._framing(exchange, status) + (b"" if dated(raw, end) else exchange.protocol.date())
         if head.announced:
             tail += self._expect_trailers(exchange, head.announced, raw)
         if not exchange.responding(status):

@@ -58,9 +58,9 @@ class ControlExchange:
         for piece in self.early:
             self._feed(piece)
         self.early = []
-        if self.whole:
+        if self.whole:  # before the application asks, who would wait for a message that has come
             self.cycle.more_body = False
-            self.cycle.message_event.set()  # or who reads the body waits for one that is not there
+            self.cycle.message_event.set()
         self.task = task = protocol.loop.create_task(self.cycle.run_asgi(protocol.app))
         protocol.server_state.tasks.add(task)
         task.add_done_callback(protocol.server_state.tasks.discard)
@@ -84,7 +84,7 @@ class ControlExchange:
 
     def _scope(self) -> Any:
         head, protocol = self.head, self.protocol
-        client = protocol.peer
+        client, source = protocol.peer, protocol.source(head.fields)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -96,9 +96,9 @@ class ControlExchange:
             "query_string": head.query[1:],
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in head.fields.headers],
-            "client": (protocol.client_ip(head.fields.headers), client[1] if client else 0),
+            "client": (source.address, client[1] if client else 0),
             "server": get_local_addr(protocol.transport),
-            "state": {"peer": protocol.client_host, "trusted": protocol.trusted},
+            "state": {"peer": protocol.client_host, "trusted": protocol.trusted, "scheme": source.scheme.decode()},
         }
 
     def body(self, data: bytes) -> None:

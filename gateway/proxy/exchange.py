@@ -92,11 +92,8 @@ class Exchange:
                 claims = self._find_claims()
             else:
                 claims = plane.gate.identify(tokens[0]) if tokens else None
-        except errors.ExpiredToken as error:
-            refreshing.expired(self, error)
-            return
         except GatewayError as error:
-            self.refuse(error)
+            refreshing.not_verified(self, error)
             return
         self.claims = claims
         if claims is not None and rule.live:

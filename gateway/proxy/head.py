@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from gateway import errors
+from gateway.proxy.forwarded import Source
 from gateway.proxy.headers import (
     AUTHORIZATION,
     CODING,
@@ -13,6 +14,9 @@ from gateway.proxy.headers import (
     COOKIE,
     DROP,
     EXPECT,
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
     HOST,
     LENGTH,
     METHOD,
@@ -22,6 +26,7 @@ from gateway.proxy.headers import (
     TRACESTATE,
     UPGRADE,
     RequestKinds,
+    nominated,
     strip_cookies,
     valid_traceparent,
     wants_trailers,
@@ -55,6 +60,10 @@ class Fields:
     authorizations: tuple[bytes, ...] = ()
     traceparents: tuple[bytes, ...] = ()
     tracestates: tuple[bytes, ...] = ()
+    forwarded: tuple[bytes, ...] = ()
+    forwarded_for: tuple[bytes, ...] = ()
+    forwarded_proto: tuple[bytes, ...] = ()
+    source: Source | None = None  # what these three say, once a trusted peer is asked for it
     overrides: tuple[bytes, ...] = ()
     tail = b""
     tail_of: tuple[object, object] = (None, None)
@@ -121,15 +130,23 @@ class Fields:
             self.traceparents += (value,)
         elif kind == TRACESTATE:
             self.tracestates += (value,)
+        elif kind == FORWARDED_FOR:
+            self.forwarded_for += (value,)
+        elif kind == FORWARDED_PROTO:
+            self.forwarded_proto += (value,)
+        elif kind == FORWARDED:
+            self.forwarded += (value,)
 
     def trace(self) -> bytes:
         """Return the client's trace as the end of a head, b"" where it has none or one that is not valid.
 
-        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3).
+        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3). What
+        `Connection` names goes no further (RFC 9110 7.6.1).
         """
-        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]):
+        hop = nominated(self.hop) if self.hop else ()
+        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]) or b"traceparent" in hop:
             return b""
-        states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates)
+        states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates if b"tracestate" not in hop)
         return b"\r\ntraceparent: %b\r\n%b\r\n" % (self.traceparents[0], states)
 
     @property

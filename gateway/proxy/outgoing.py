@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.proxy.forwarded import forwarded_block
 from gateway.proxy.head import Fields
-from gateway.proxy.headers import forwarded_block, nominated, without
+from gateway.proxy.headers import nominated, without
 from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ def _authorization(exchange: Exchange) -> bytes:
 
 def schemes(exchange: Exchange) -> list[str]:
     """Return the schemes under which the client may know this gateway."""
-    schemes = [exchange.protocol.scheme]
-    if exchange.protocol.trusted:
-        schemes += [value for name, value in exchange.head.fields.headers if name.lower() == b"x-forwarded-proto"]
-    return [scheme.decode("latin-1").lower() for scheme in schemes]
+    protocol = exchange.protocol
+    return [protocol.scheme.decode(), protocol.source(exchange.head.fields).scheme.decode()]
 
 
 def _identity(exchange: Exchange, claims: Claims) -> bytes:
@@ -100,9 +99,6 @@ def _identity(exchange: Exchange, claims: Claims) -> bytes:
 
 def _forwarded(exchange: Exchange) -> bytes:
     """Extend what a trusted proxy in front said of the client."""
-    said: dict[bytes, list[bytes]] = {b"x-forwarded-for": [], b"x-forwarded-proto": []}
-    for name, value in exchange.head.fields.headers:
-        said.get(name.lower(), []).append(value)  # several lines are one list (RFC 9110 5.3)
-    scheme = b"".join(said[b"x-forwarded-proto"])
-    scheme = scheme if scheme in (b"http", b"https") else exchange.protocol.scheme
-    return forwarded_block(exchange.protocol.client_host.encode(), scheme, b", ".join(said[b"x-forwarded-for"]))
+    protocol = exchange.protocol
+    source = protocol.source(exchange.head.fields)
+    return forwarded_block(protocol.client_host.encode(), source.scheme or protocol.scheme, source.chain)

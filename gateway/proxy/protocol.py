@@ -142,6 +142,8 @@ class GatewayProtocol(ClientConnection):
     def _exchange(self, head: Head) -> Answering:
         try:
             route(head, self.plane)
+            if self.trusted and head.fields.forwarded:
+                self.source(head.fields)  # refused here rather than half-way to a backend
         except GatewayError as error:
             malformed = isinstance(error, errors.BadRequest)
             keep = head.keep_alive and head.http11 and head.fields.bodyless and not malformed

@@ -1,18 +1,22 @@
 """Every key, its partition and its TTL.
 
-| key                              | type   | holds                                    | TTL ends with              |
-|----------------------------------|--------|------------------------------------------|----------------------------|
-| <prefix>:{p}:session:<sid>       | string | the session (record.py)                  | the refresh token          |
-| <prefix>:{p}:alive:<sid>         | string | 1: the whitelist of the live check       | the refresh token          |
-| <prefix>:{p}:user:<sub>          | zset   | the user's sids by their end             | the latest of them         |
-| <prefix>:{p}:revoked:<jti>       | string | 1: the blacklist                         | the token: exp + leeway    |
-| <prefix>:{p}:attempt:<kind>:<h>  | string | a rate limit's state                     | a full allowance           |
-| <prefix>:{p}:fence               | string | 1: what WAIT waits for (wait_replicas)   | the wait                   |
-| <prefix>:{p}:epoch               | string | when the partition was born              | none                       |
+| key                               | type   | holds                                     | TTL ends with             |
+|-----------------------------------|--------|-------------------------------------------|---------------------------|
+| <prefix>:{p}:session:<sid>        | string | the session (record.py); its presence is  | the refresh token         |
+|                                   |        | the whitelist of the live check           |                           |
+| <prefix>:{p}:user:<sub>           | zset   | the user's sids by their end              | the latest of them        |
+| <prefix>:{p}:revoked:<jti>        | string | 1: the blacklist                          | the token: exp + leeway   |
+| <prefix>:{p}:not-before:<subject> | string | Unix seconds: what another issuer gave    | the longest life of such  |
+|                                   |        | this subject at or before it is void      | a token                   |
+| <prefix>:{p}:attempt:<kind>:<h>   | string | a rate limit's state                      | a full allowance          |
+| <prefix>:{p}:fence                | string | 1: what WAIT waits for (wait_replicas)    | the wait                  |
+| <prefix>:{p}:epoch                | string | since when the partition is whole, and    | none                      |
+|                                   |        | how much has ended since (epochs.py)      |                           |
 
 `p` is a hex digit, the partition, and `{p}` the hash tag of a Redis Cluster: all keys that one script
 touches hash to one slot. A session lies in the partition of its user; its id begins with that digit
-and so does the jti of every token minted for it: a token names its keys.
+and so does the jti of every token minted for it: a token names its keys. An id of another maker, which
+begins with `~`, falls into a partition by its hash.
 
 Redis must not evict keys (`maxmemory-policy noeviction`): an evicted session signs a user out, but an
 evicted blacklist entry would let a revoked token through.
@@ -28,7 +32,7 @@ from base64 import urlsafe_b64encode
 SESSION_ID = re.compile(r"[0-9a-f][A-Za-z0-9_-]{15,63}", re.ASCII)
 
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
-_DIGITS = frozenset("0123456789abcdef")
+DIGITS = "0123456789abcdef"  # the partitions
 
 
 def encode(text: str) -> bytes:
@@ -62,10 +66,7 @@ class Keyspace:
         self._prefix = prefix.encode()
 
     def session(self, session_id: str) -> bytes:
-        return self._name(self._digit(session_id), b"session", encode(session_id))
-
-    def alive(self, session_id: str) -> bytes:
-        return self._name(self._digit(session_id), b"alive", encode(session_id))
+        return self._name(self.digit(session_id), b"session", encode(session_id))
 
     def user(self, subject: str) -> bytes:
         return self._name(partition(subject), b"user", encode(subject))
@@ -78,12 +79,11 @@ class Keyspace:
         """Return what the session keys of a partition begin with."""
         return self._name(digit, b"session", b"")
 
-    def whitelist(self, digit: str) -> bytes:
-        """Return what the alive keys of a partition begin with."""
-        return self._name(digit, b"alive", b"")
-
     def revoked(self, token_id: str) -> bytes:
-        return self._name(self._digit(token_id), b"revoked", encode(token_id))
+        return self._name(self.digit(token_id), b"revoked", encode(token_id))
+
+    def not_before(self, subject_id: str) -> bytes:
+        return self._name(self.digit(subject_id), b"not-before", encode(subject_id))
 
     def epoch(self, digit: str) -> bytes:
         return b"%b:{%b}:epoch" % (self._prefix, digit.encode())
@@ -97,13 +97,10 @@ class Keyspace:
         name = urlsafe_b64encode(digest[:16]).rstrip(b"=")
         return self._name(digest.hex()[0], b"attempt", encode(kind) + b":" + name)
 
-    def token_partition(self, token_id: str) -> str:
-        return self._digit(token_id)
+    def digit(self, identifier: str) -> str:
+        """Return the partition that an id names, or a stable one for an id of another maker."""
+        first = identifier[:1]
+        return first if first and first in DIGITS else partition(identifier)
 
     def _name(self, digit: str, kind: bytes, rest: bytes) -> bytes:
         return b"%b:{%b}:%b:%b" % (self._prefix, digit.encode(), kind, rest)
-
-    def _digit(self, identifier: str) -> str:
-        """Return the partition that an id names, or a stable one for an id of another maker."""
-        first = identifier[:1]
-        return first if first in _DIGITS else partition(identifier)

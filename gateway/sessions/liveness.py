@@ -1,12 +1,13 @@
 """The live check: is this session alive, and this token not revoked? The hot path's half of the store.
 
 All asks of one tick of the event loop travel as one MGET, sent after the last of them was made: that
-is what makes a revocation exact. One is under way at a time; what is asked meanwhile shares the next.
+is what makes a revocation exact. One is under way at a time; what is asked meanwhile shares the next. On a
+cluster that holds for each partition.
 Callbacks only: an ask makes no task, no future and no timer.
 
 Laws: every ask is answered exactly once, never inside `ask`, never later than the timeout (bar the
-loop's own lag). ALIVE is said only of a session that Redis has just shown alive, or, with a grace, of
-a token that a check passed within the grace before an outage.
+loop's own lag). ALIVE is said only of a session that Redis has just shown alive in the epoch of its partition
+(epochs.py), or, with a grace, of a token that a check passed within the grace before an outage.
 """
 
 from __future__ import annotations
@@ -15,25 +16,37 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Protocol
 
-from gateway.sessions.connect import Endpoint, parse_url
-from gateway.sessions.keyspace import Keyspace
-from gateway.sessions.resp import Answer, Batch, LiveKeys, Verdict, unavailable
-from gateway.sessions.wire import MemoryWire, Wire
+from gateway.sessions.cluster_wire import ClusterWire
+from gateway.sessions.endpoint import Endpoint, parse_url
+from gateway.sessions.keyspace import DIGITS, Keyspace
+from gateway.sessions.resp import Answer, Batch, EpochKeys, Kind, LiveKeys, Verdict, unavailable
+from gateway.sessions.wire import Epochs, MemoryWire, Wire
 
-__all__ = ["Answer", "LiveKeys", "Liveness", "Verdict"]
+__all__ = ["Answer", "EpochKeys", "LiveKeys", "Liveness", "Verdict"]
 
+_ANY_TIME = 1 << 62  # later than any epoch
 MAX_WAITING = 16_384  # asks that may wait for Redis; what comes on top is refused at once
 
 Observe = Callable[[int, float], None]
 
 
+class AnyWire(Protocol):
+    @property
+    def up(self) -> bool: ...
+    def start(self) -> None: ...
+    def send(self, batch: Batch) -> None: ...
+    async def close(self) -> None: ...
+
+
 class Liveness:
     """Live checks against one endpoint, for one event loop.
 
-    `timeout` bounds each answer, in seconds. `grace` is for how many seconds after its last passed
-    check a token still passes while Redis cannot answer (0 = not at all). `observe` is told the size
-    and the seconds of each batch. Raises ValueError for a URL or prefix that is malformed.
+    `timeout` bounds each answer, in seconds. `epochs` is what the process knows of them; it asks the same Redis.
+    `grace` is for how many seconds after its last passed check a token still passes while Redis cannot answer
+    (0 = not at all). `observe` is told the size and the seconds of each batch. Raises ValueError for a URL or
+    prefix that is malformed.
     """
 
     def __init__(
@@ -41,6 +54,7 @@ class Liveness:
         endpoint: str | Endpoint,
         prefix: str,
         timeout: float,
+        epochs: Epochs,
         *,
         grace: float = 0.0,
         observe: Observe | None = None,
@@ -54,16 +68,22 @@ class Liveness:
         self._observe = observe
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._in_flight = 0
-        self._first = 0.0
-        self._keys: list[LiveKeys] = []
-        self._answers: list[Answer] = []
-        self._wire = (MemoryWire if endpoint.scheme == "memory" else Wire)(endpoint, timeout, self._finish)
+        self._wire = self._open(endpoint, prefix, epochs)
+        self._by_partition = endpoint.kind == "cluster"
+        self._lanes = [_Lane() for _ in DIGITS] if self._by_partition else [_Lane()] * len(DIGITS)
         self._loop: asyncio.AbstractEventLoop
+
+    def _open(self, endpoint: Endpoint, prefix: str, epochs: Epochs) -> AnyWire:
+        match endpoint.kind:
+            case "memory":
+                return MemoryWire(endpoint, self._timeout, self._finish, epochs)
+            case "cluster":
+                return ClusterWire(endpoint, self._timeout, self._finish, epochs)
+        return Wire(endpoint, prefix, self._timeout, self._finish, epochs)
 
     @property
     def up(self) -> bool:
-        """Whether a connection to Redis stands."""
+        """Whether a connection to Redis stands; on a cluster, to one of the masters at least."""
         return self._wire.up
 
     def start(self) -> None:
@@ -75,30 +95,62 @@ class Liveness:
         await self._wire.close()
 
     def keys(self, session_id: str, token_id: str) -> LiveKeys:
-        """Return what `ask` takes. Made once a token and kept with it, for a grace is remembered in it."""
-        return LiveKeys(self._names.alive(session_id), self._names.revoked(token_id))
+        """Return what `ask` takes. Made once a token and kept with it, for a grace is remembered in it.
+
+        Both lie in one partition, for a token's id begins as its session's does; else they are two asks.
+        """
+        names, digit, other = self._names, self._names.digit(session_id), self._names.digit(token_id)
+        session, partition = names.session(session_id), int(digit, 16)
+        if digit == other:
+            return LiveKeys(partition, session, names.revoked(token_id))
+        token = LiveKeys(int(other, 16), names.revoked(token_id), names.epoch(other), Kind.TOKEN, _ANY_TIME)
+        return LiveKeys(partition, session, names.revoked(session_id), also=token)
+
+    def foreign_keys(self, subject_id: str, token_id: str, issued_at: int) -> LiveKeys:
+        """Return what `ask` takes for a token of another issuer: what it and its subject are called here (they begin
+        with `~`), and its `iat` in Unix seconds. It passes where neither the token nor the subject was revoked."""
+        names = self._names
+        subject, token = names.digit(subject_id), names.digit(token_id)
+        by_subject = LiveKeys(
+            int(subject, 16), names.not_before(subject_id), names.epoch(subject), Kind.SUBJECT, issued_at
+        )
+        return LiveKeys(
+            int(token, 16), names.revoked(token_id), names.epoch(token), Kind.TOKEN, issued_at, also=by_subject
+        )
+
+    def epoch(self, partition: int) -> EpochKeys:
+        """Return what `ask` takes for the epoch of a partition, which changes when anything is ended in it."""
+        return EpochKeys(partition, self._names.epoch(DIGITS[partition]))
 
     def ask(self, keys: LiveKeys, answer: Answer) -> None:
         """Have `answer` called with a Verdict, soon, on the loop."""
-        if not self._answers:
-            self._first = self._loop.time()
-            if not self._in_flight:
-                self._loop.call_soon(self._flush)
-        self._keys.append(keys)
-        self._answers.append(answer)
+        if keys.also is not None:
+            answer = _worst_of(2, answer)
+            self.ask(keys.also, answer)
+        lane = self._lanes[keys.partition]
+        if not lane.answers:
+            lane.first = self._loop.time()
+            if not lane.in_flight:
+                self._loop.call_soon(self._flush, lane)
+        lane.keys.append(keys)
+        lane.answers.append(answer)
 
     async def alive(self, session_id: str, token_id: str) -> Verdict:
         """Ask, and wait for the answer."""
+        return await self.verdict(self.keys(session_id, token_id))
+
+    async def verdict(self, keys: LiveKeys) -> Verdict:
+        """Ask about keys of either kind, and wait for the answer."""
         future: asyncio.Future[Verdict] = self._loop.create_future()
-        self.ask(self.keys(session_id, token_id), lambda verdict: _settle(future, verdict))
+        self.ask(keys, lambda verdict: _settle(future, verdict))
         return await future
 
-    def _flush(self) -> None:
-        keys, answers = self._keys, self._answers
-        self._keys, self._answers = [], []
+    def _flush(self, lane: _Lane) -> None:
+        keys, answers = lane.keys, lane.answers
+        lane.keys, lane.answers = [], []
         if not answers:  # an earlier flush took them: refusals may ask again while they are told
             return
-        now = self._first
+        now = lane.first
         room = self._max_waiting - self._waiting
         if len(answers) > room:
             self._refuse(Batch(keys[room:], answers[room:], now, now))
@@ -106,7 +158,7 @@ class Liveness:
             if not answers:
                 return
         self._waiting += len(answers)
-        self._in_flight += 1
+        lane.in_flight += 1
         self._wire.send(Batch(keys, answers, now, now + self._timeout))
 
     def _refuse(self, batch: Batch) -> None:
@@ -114,10 +166,11 @@ class Liveness:
         self._tell(batch.answers, unavailable(batch))
 
     def _finish(self, batch: Batch, verdicts: bytes) -> None:
+        lane = self._lanes[batch.keys[0].partition]
         self._waiting -= len(batch.answers)
-        self._in_flight -= 1
-        if self._answers and not self._in_flight:
-            self._loop.call_soon(self._flush)
+        lane.in_flight -= 1
+        if lane.answers and not lane.in_flight:
+            self._loop.call_soon(self._flush, lane)
         if self._grace:
             verdicts = self._with_grace(batch, verdicts)
         if self._observe is not None:
@@ -142,6 +195,30 @@ class Liveness:
                 answer(verdict)
             except Exception as error:  # one request's failure is not that of the others in its batch
                 self._loop.call_exception_handler({"message": "a live check's answer failed", "exception": error})
+
+
+class _Lane:
+    """What is asked between two batches: of all partitions, or on a cluster of one."""
+
+    __slots__ = ("answers", "first", "in_flight", "keys")
+
+    def __init__(self) -> None:
+        self.keys: list[LiveKeys] = []
+        self.answers: list[Answer] = []
+        self.first = 0.0
+        self.in_flight = 0
+
+
+def _worst_of(count: int, answer: Answer) -> Answer:
+    """Return what collects so many verdicts and passes on the worst of them."""
+    found: list[int] = []
+
+    def collect(verdict: int) -> None:
+        found.append(verdict)
+        if len(found) == count:
+            answer(max(found))
+
+    return collect
 
 
 def _settle(future: asyncio.Future[Verdict], verdict: int) -> None:

@@ -3,16 +3,18 @@
 A record is one string, because a hash costs two to three times the memory once a value passes 64
 bytes, and a user agent does:
 
-    <counter> <created> <age> <used> <life> <sub>
+    <epoch> <counter> <created> <age> <used> <life> <sub>
     <device>
     <user agent>
     <ip>
-    [["<role>"],"<scope>",{"<claim>":"<value>"},"<credential version>"]
+    [["<role>"],{"<claim>":"<value>"},"<scope>","<credential version>"]    without what is empty at its end
 
-`created` is in Unix seconds; `age` is the seconds from it to the last rotation, `life` the seconds from
-there to the end (0 = never); `used` is 1 and the milliseconds from the last rotation to the first use
-of the token that it gave (0 = unused). No part holds a control character. The scripts read the first
-line and copy the others (lua/record.lua). A record that cannot be read is no session.
+`epoch` is that of its partition, ten digits, by which the scripts and the live check know a record that is
+void (epochs.py). `created` is in Unix seconds; `age` is the seconds from it to the last rotation, `life`
+the seconds from there to the end (0 = never); `used` is 1 and the milliseconds from the last rotation to
+the first use of the token that it gave (0 = unused). No part holds a control character, bar those that
+stand for what browsers say again and again of themselves (useragent.py). The scripts read the first line
+and copy the others (lua/record.lua). A record that cannot be read is no session.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ from typing import Any
 
 import orjson
 
+from gateway.sessions import useragent
+
 MAX_TEXT = 255  # characters of a subject, device or user agent
 MAX_IDENTITY = 65_536  # bytes of roles, scope and claims as JSON: what a webhook may answer
 
+_NO_IDENTITY: list[Any] = [(), {}, "", ""]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_HEAD = re.compile(rb"(\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) ([^\n]+)", re.ASCII)
+_HEAD = re.compile(rb"\d{10} (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) ([^\n]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,9 @@ def client_part(new: NewSession) -> bytes:
     """Return the record's device, user agent and ip. Raises ValueError for a device name that is too long."""
     if len(new.device) > MAX_TEXT:
         raise ValueError(f"device must be at most {MAX_TEXT} characters")
-    return b"\n".join((_line(new.device), _line(new.user_agent[:MAX_TEXT]), _line(new.ip[:MAX_TEXT])))
+    return b"\n".join(
+        (_line(new.device), useragent.shorten(_line(new.user_agent[:MAX_TEXT])), _line(new.ip[:MAX_TEXT]))
+    )
 
 
 def device_start(device: str) -> bytes:
@@ -104,7 +111,9 @@ def device_start(device: str) -> bytes:
 
 def identity_part(identity: NewSession | NewIdentity) -> bytes:
     """Return the record's last line. Raises ValueError where it is no JSON or too large."""
-    parts = [list(identity.roles), identity.scope, dict(identity.claims), identity.credential_version]
+    parts = [list(identity.roles), dict(identity.claims), identity.scope, identity.credential_version]
+    while parts and not parts[-1]:
+        parts.pop()
     try:
         text = orjson.dumps(parts)
     except TypeError as error:
@@ -120,7 +129,7 @@ def parse(session_id: str, record: bytes | None, session_ttl: float) -> Session 
         return None
     try:
         head, device, user_agent, ip, identity = record.split(b"\n")
-        client = device.decode(), user_agent.decode(), ip.decode()
+        client = device.decode(), useragent.restore(user_agent).decode(), ip.decode()
         return _session(session_id, head, client, orjson.loads(identity), session_ttl)
     except (ValueError, TypeError):
         return None
@@ -134,7 +143,9 @@ def _session(
         return None
     counter, created, age, used, life = map(int, match.groups()[:5])
     rotated = created + age
-    roles, scope, claims, credential_version = identity
+    if not isinstance(identity, list):
+        return None
+    roles, claims, scope, credential_version = identity + _NO_IDENTITY[len(identity) :]
     return Session(
         id=session_id,
         subject=match[6].decode(),

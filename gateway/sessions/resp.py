@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
-from gateway.sessions.connect import Endpoint
-
 _NULL = b"$-1\r\n"
-_PRESENT = b"$1\r\n1\r\n"
-_LENGTH = re.compile(rb"\$(\d{1,3})\r\n")
-_LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,3}\r?)")
-_MAX_VALUE = 512  # bytes; ours are one byte long
-_MAX_ERROR = 4096  # bytes of an error line
+_LENGTH = re.compile(rb"\$(\d{1,5})\r\n")
+_LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,5}\r?)")
+_INTEGER = re.compile(rb":\d{1,10}\r\n")
+_EPOCH = re.compile(rb"(\d{10}) ")  # what a record and an epoch begin with (epochs.py)
+# record.py: epoch, counter, created, age, used, life
+_ENDS = re.compile(rb"\$\d{1,5}\r\n\d{10} \d{1,15} (\d{1,15}) (\d{1,15}) \d{1,15} (\d{1,15}) ")
+_MOMENT = re.compile(rb"\d{1,16}")
+_MAX_VALUE = 72 * 1024  # bytes; the longest record (record.py)
+_MAX_USUAL = 1024  # bytes of a reply that are kept to be compared with the next
+MAX_ERROR = 4096  # bytes of an error line
 MAX_GREETING = 65_536  # bytes; HELLO names the server's modules
+
+# What a replica refuses and a primary answers at once: it stands behind each batch to one server, so that a
+# primary that was made a replica is noticed with the first answer that it gives as one.
+STILL_PRIMARY = b"*3\r\n$4\r\nWAIT\r\n$1\r\n0\r\n$1\r\n0\r\n"
 
 
 class Verdict(IntEnum):
@@ -34,11 +41,20 @@ class Verdict(IntEnum):
     UNAVAILABLE = 2
 
 
+class Kind(IntEnum):
+    """What the two keys of an ask are."""
+
+    SESSION = 0  # the session, the token's revocation
+    TOKEN = 1  # the revocation of another issuer's token, the epoch
+    SUBJECT = 2  # the moment up to which a subject's foreign tokens are void, the epoch
+
+
 class Greeting(Enum):
     """The commands that open a connection, in their order."""
 
     HELLO = 0
     SELECT = 1
+    EPOCHS = 2
 
 
 Answer = Callable[[int], None]
@@ -49,28 +65,93 @@ class ProtocolViolation(Exception):
 
 
 class LiveKeys:
-    """The two keys of one token, as they stand in a command. Made once a token.
+    """What one ask is about: two keys of one partition, as they stand in a command. Made once a token.
 
-    `passed_at` is the loop's time of the last live check that passed it; -inf after one that did not.
+    `passed_at` is the loop's time of the last live check that passed it; -inf after one that did not. `usual`
+    is the piece of a reply that last passed it, under the epoch `born`: the next is compared before it is read.
+    `also` is a second ask that must pass too.
     """
 
-    __slots__ = ("passed_at", "wire")
+    __slots__ = ("also", "born", "issued_at", "kind", "partition", "passed_at", "usual", "wire")
 
-    def __init__(self, alive: bytes, revoked: bytes) -> None:
-        self.wire = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(alive), alive, len(revoked), revoked)
+    def __init__(
+        self,
+        partition: int,
+        first: bytes,
+        second: bytes,
+        kind: Kind = Kind.SESSION,
+        issued_at: int = 0,
+        also: LiveKeys | None = None,
+    ) -> None:
+        self.wire = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(first), first, len(second), second)
+        self.partition = partition
+        self.kind = kind
+        self.issued_at = issued_at
+        self.also = also
         self.passed_at = -math.inf
+        self.usual = b"\0"  # no reply begins so
+        self.born = b""
 
     def names(self) -> tuple[bytes, bytes]:
-        """Return the alive key and the revoked key."""
         length, _, rest = self.wire.partition(b"\r\n")
-        alive, rest = rest[: int(length[1:])], rest[int(length[1:]) + 2 :]
-        return alive, rest.partition(b"\r\n")[2][:-2]
+        first, rest = rest[: int(length[1:])], rest[int(length[1:]) + 2 :]
+        return first, rest.partition(b"\r\n")[2][:-2]
+
+    def ends(self) -> float:
+        """Return when the session ends by itself, by the record that was last seen alive: Unix seconds, inf = never.
+
+        -inf where that is not known, and for what is no session.
+        """
+        found = _ENDS.match(self.usual) if self.kind is Kind.SESSION and self.also is None else None
+        if found is None:
+            return -math.inf
+        created, age, life = map(int, found.groups())
+        return created + age + life if life else math.inf
+
+    def judge(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
+        """Return what the values of the two keys mean in an epoch that began at `born` (ten digits, b"" = unknown)."""
+        if not born:
+            return Verdict.UNAVAILABLE
+        if self.kind is Kind.SESSION:
+            if first is None or second is not None:
+                return Verdict.ENDED
+            began = _EPOCH.match(first)
+            return Verdict.ALIVE if began and began[1] >= born else Verdict.ENDED
+        return self._judge_foreign(first, second, born)
+
+    def _judge_foreign(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
+        began = None if second is None else _EPOCH.match(second)
+        if began is None:  # a store that was emptied
+            return Verdict.ENDED
+        if began[1] < born:  # and one that was rolled back, which nobody has mended yet
+            return Verdict.UNAVAILABLE
+        if int(began[1]) >= self.issued_at:
+            return Verdict.ENDED
+        if first is None:
+            return Verdict.ALIVE
+        if self.kind is Kind.SUBJECT and _MOMENT.fullmatch(first) and int(first) < self.issued_at:
+            return Verdict.ALIVE
+        return Verdict.ENDED
+
+
+class EpochKeys(LiveKeys):
+    """The epoch of a partition. An ask about it passes whatever it is; `value` is what it was, b"" = none."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, partition: int, epoch: bytes) -> None:
+        super().__init__(partition, epoch, epoch)
+        self.value = b""
+
+    def judge(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
+        self.value = first or b""
+        return Verdict.ALIVE
 
 
 class Batch:
     """The asks of one tick. `asked_at` and `deadline` are in the loop's time, `begun` is perf_counter's."""
 
-    __slots__ = ("answers", "asked_at", "begun", "deadline", "keys")
+    __slots__ = ("answers", "asked_at", "begun", "deadline", "keys", "redirections")
 
     def __init__(self, keys: list[LiveKeys], answers: list[Answer], asked_at: float, deadline: float) -> None:
         self.keys = keys
@@ -78,34 +159,41 @@ class Batch:
         self.asked_at = asked_at
         self.begun = perf_counter()  # the loop's own clock goes by milliseconds
         self.deadline = deadline
+        self.redirections = 0
+
+    def command(self) -> bytes:
+        return b"*%d\r\n$4\r\nMGET\r\n" % (2 * len(self.keys) + 1) + b"".join([keys.wire for keys in self.keys])
 
 
 def unavailable(batch: Batch) -> bytes:
     return b"\x02" * len(batch.answers)
 
 
-def greeting(endpoint: Endpoint) -> tuple[bytes, int]:
-    """Return what opens a connection, and how many replies it has.
+def greeting(username: str, password: str, db: int) -> tuple[bytes, list[Greeting]]:
+    """Return what opens a connection, and what is replied to it.
 
     HELLO, unlike AUTH, tells the server's role, and needs no permission of its own (Redis 6 and newer).
     """
-    hello = [b"HELLO", b"2"]
-    if endpoint.password:
-        hello += [b"AUTH", (endpoint.username or "default").encode(), endpoint.password.encode()]
-    hello += [b"SETNAME", b"tokengate-live"]
-    if not endpoint.db:
-        return _command(hello), 1
-    return _command(hello) + _command([b"SELECT", b"%d" % endpoint.db]), 2
+    hello, replies = [b"HELLO", b"2"], [Greeting.HELLO]
+    if password:
+        hello += [b"AUTH", (username or "default").encode(), password.encode()]
+    said = command([*hello, b"SETNAME", b"tokengate-live"])
+    if db:
+        said += command([b"SELECT", b"%d" % db])
+        replies.append(Greeting.SELECT)
+    return said, replies
 
 
 def check_greeting(reply: Any, expected: Greeting) -> None:
-    """Raise ProtocolViolation unless this is what a primary that welcomes us replies to HELLO or to SELECT."""
+    """Raise ProtocolViolation unless this is what a primary that welcomes us replies."""
     if expected is Greeting.SELECT:
         if reply != b"OK":
             raise ProtocolViolation(f"refused: {_first_word(reply)}")
         return
     if not isinstance(reply, list):
         raise ProtocolViolation(f"refused: {_first_word(reply)}")
+    if expected is Greeting.EPOCHS:
+        return
     role = [value for name, value in zip(reply[::2], reply[1::2], strict=False) if name == b"role"]
     if role != [b"master"]:
         raise ProtocolViolation("the server is no primary")
@@ -115,66 +203,98 @@ def _first_word(reply: Any) -> str:
     return str(reply).partition(" ")[0][:40]
 
 
-def parse_reply(data: bytes, position: int, count: int) -> tuple[bytes, int] | None:
-    """Read the reply of a batch of `count` asks from `position`: (verdicts, where it ends), None = not all there.
+def parse_head(data: bytes, position: int, count: int) -> int | None:
+    """Return where the values of a reply of `count` asks begin, None = not all there.
 
-    Raises ProtocolViolation for anything that is not such a reply.
+    Raises ProtocolViolation for what does not begin such a reply.
     """
-    if data.startswith(b"-", position):
-        end = data.find(b"\r\n", position)
-        if end < 0 and len(data) - position > _MAX_ERROR:
-            raise ProtocolViolation("endless error")
-        return None if end < 0 else (b"\x02" * count, end + 2)
-    head = b"*%d\r\n" % (2 * count)
-    if not data.startswith(head, position):
-        if head.startswith(data[position:]):
-            return None
-        raise ProtocolViolation("not the reply that was due")
-    found = _presence(data, position + len(head), 2 * count)
-    if found is None:
+    head = head_of(count)
+    if data.startswith(head, position):
+        return position + len(head)
+    if head.startswith(data[position:]):
         return None
-    present, end = found
-    pairs = zip(present[::2], present[1::2], strict=True)
-    return bytes([Verdict.ALIVE if alive and not revoked else Verdict.ENDED for alive, revoked in pairs]), end
+    raise ProtocolViolation("not the reply that was due")
 
 
-def _presence(data: bytes, position: int, count: int) -> tuple[bytearray, int] | None:
-    """Read `count` bulk strings or nulls: (1 or 0 for each, where they end), None = not all there."""
-    present = bytearray()
-    for _ in range(count):
-        if data.startswith(_NULL, position):
-            position += len(_NULL)
-            present.append(0)
+def parse_values(
+    data: bytes, position: int, keys: Sequence[LiveKeys], verdicts: bytearray, born: Sequence[bytes]
+) -> int:
+    """Read on from `position`, a verdict for each ask whose values are all there; return where it stopped.
+
+    `born` are the epochs of the partitions. Raises ProtocolViolation.
+    """
+    starts = data.startswith
+    for each in keys[len(verdicts) :] if verdicts else keys:
+        # Nearly every ask is answered as it was before: one comparison instead of a parse.
+        usual = each.usual
+        if starts(usual, position) and each.born == born[each.partition]:
+            verdicts.append(0)
+            position += len(usual)
             continue
-        end = _bulk_end(data, position)
-        if end is None:
-            return None
+        found = _pair(data, position)
+        if found is None:
+            break
+        first, second, end = found
+        verdict = each.judge(first, second, born[each.partition])
+        if verdict is Verdict.ALIVE and end - position <= _MAX_USUAL:
+            each.usual, each.born = data[position:end], born[each.partition]
+        verdicts.append(verdict)
         position = end
-        present.append(1)
-    return present, position
+    return position
 
 
-def _bulk_end(data: bytes, position: int) -> int | None:
+def parse_error(data: bytes, position: int) -> tuple[bytes, int] | None:
+    """Read an error line: (its text, where it ends), None = not all there. Raises ProtocolViolation."""
+    end = data.find(b"\r\n", position)
+    if end < 0:
+        if len(data) - position > MAX_ERROR:
+            raise ProtocolViolation("endless error")
+        return None
+    return data[position + 1 : end], end + 2
+
+
+def parse_integer(data: bytes, position: int) -> int | None:
+    """Return where an integer ends, None = not all there. Raises ProtocolViolation for what is none."""
+    match = _INTEGER.match(data, position)
+    if match is not None:
+        return match.end()
+    if len(data) - position < 13 and re.fullmatch(rb"(?::\d{0,10}\r?)?", data[position:]):
+        return None
+    raise ProtocolViolation("not an integer")
+
+
+def _pair(data: bytes, position: int) -> tuple[bytes | None, bytes | None, int] | None:
+    first = _bulk(data, position)
+    if first is None:
+        return None
+    second = _bulk(data, first[1])
+    return None if second is None else (first[0], second[0], second[1])
+
+
+def _bulk(data: bytes, position: int) -> tuple[bytes | None, int] | None:
+    """Read a bulk string or null: (value, where it ends), None = not all there."""
+    if data.startswith(_NULL, position):
+        return None, position + len(_NULL)
     match = _LENGTH.match(data, position)
     if match is None:
-        if len(data) - position < len(_NULL) + 1 and _LENGTH_BEGUN.fullmatch(data, position):
+        if len(data) - position < 9 and _LENGTH_BEGUN.fullmatch(data, position):
             return None
         raise ProtocolViolation("not a bulk string")
-    length = int(match[1])
+    length, begin = int(match[1]), match.end()
     if length > _MAX_VALUE:
         raise ProtocolViolation("value too long")
-    end = match.end() + length + 2
-    if len(data) < end:
+    end = begin + length
+    if len(data) < end + 2:
         return None
-    if data[end - 2 : end] != b"\r\n":
+    if data[end : end + 2] != b"\r\n":
         raise ProtocolViolation("bulk string without an end")
-    return end
+    return data[begin:end], end + 2
 
 
 @lru_cache(maxsize=256)
-def all_alive(count: int) -> bytes:
-    return b"*%d\r\n" % (2 * count) + (_PRESENT + _NULL) * count
+def head_of(count: int) -> bytes:
+    return b"*%d\r\n" % (2 * count)
 
 
-def _command(words: list[bytes]) -> bytes:
+def command(words: Sequence[bytes]) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)

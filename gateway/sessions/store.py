@@ -1,36 +1,35 @@
 """The store: what changes sessions, one Lua script an operation, atomic.
 
 Laws: every key ends with what it stands for. A session that has ended leaves nothing behind and never
-comes back. Nothing but StoreUnavailable comes out of it when Redis does not answer, and then nobody
-knows whether the operation took place: asking again is safe for all of them.
+comes back, also where Redis itself goes back (epochs.py). Nothing but StoreUnavailable comes out of it when
+Redis does not answer, and then nobody knows whether the operation took place: asking again is safe for all of
+them. Whatever says that something is over is said when as many replicas as are asked for have it (WAIT).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from gateway.errors import StoreUnavailable
 from gateway.sessions import record
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.keyspace import Keyspace, is_session_id, new_session_id, partition
 from gateway.sessions.record import NewIdentity, NewSession, Session
+from gateway.sessions.scripts import Argument, Script, milliseconds
 from gateway.tokens.rotation import Outcome
 
-__all__ = ["NewIdentity", "NewSession", "Rotation", "Session", "SessionPolicy", "SessionStore"]
+__all__ = ["NewIdentity", "NewSession", "Rotation", "Session", "SessionPolicy", "SessionStore", "Unconfirmed"]
 
 _MAX_END = 2**53 - 1  # ms; the greatest that a Lua number holds exactly
-_MAX_TOKEN_ID = 255
+_MAX_ID = 512  # characters of the id of a token or subject of another maker
 
-Argument = str | bytes | int
 Sessions = list[Session]  # the class below has a method named list
 SessionIds = list[str]
 
@@ -64,29 +63,31 @@ class Rotation:
     session: Session | None
 
 
-class _Script:
-    """A script with record.lua before it, known to Redis by its SHA-1."""
-
-    __slots__ = ("digest", "name", "text")
-
-    def __init__(self, name: str) -> None:
-        folder = resources.files("gateway.sessions") / "lua"
-        self.name = name
-        self.text = "".join((folder / file).read_text("utf-8") for file in ("record.lua", f"{name}.lua"))
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+_CREATE, _GET, _LIST = Script("create"), Script("get"), Script("list")
+_ROTATE, _MARK_USED = Script("rotate"), Script("mark_used")
+_END, _END_ALL = Script("end"), Script("end_all")
+_REVOKE_TOKEN, _NOT_BEFORE, _ATTEMPT = Script("revoke_token"), Script("not_before"), Script("attempt")
 
 
-_CREATE, _ROTATE, _MARK_USED = _Script("create"), _Script("rotate"), _Script("mark_used")
-_END, _END_ALL, _LIST = _Script("end"), _Script("end_all"), _Script("list")
-_REVOKE_TOKEN, _ATTEMPT = _Script("revoke_token"), _Script("attempt")
+class Unconfirmed(StoreUnavailable):
+    """Something has ended, and too few replicas are known to have it; asked again, it is waited for anew.
+
+    `done` is what the operation would have returned.
+    """
+
+    def __init__(self, reason: str, done: Any = None) -> None:
+        super().__init__(reason)
+        self.done = done
 
 
 class SessionStore:
     """Sessions under one prefix of one Redis.
 
-    `timeout` bounds every operation, in seconds; with `wait_replicas` a revocation may take it twice.
+    `timeout` bounds every operation, in seconds; with `wait_replicas` what ends something may take it twice, and
+    raises Unconfirmed where too few replicas acknowledge it.
     `clock` returns Unix seconds and takes the place of the time of Redis; it is for tests. `observe` is told
-    each operation and the seconds it took, also where it failed.
+    each operation and the seconds it took, also where it failed. `epochs` is what the process knows of them, one
+    for the store and the live checks; without it the store has its own.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class SessionStore:
         wait_replicas: int = 0,
         clock: Callable[[], float] | None = None,
         observe: Callable[[str, float], None] | None = None,
+        epochs: Epochs | None = None,
     ) -> None:
         self._client: Any = client  # redis-py types a reply as a union of awaitable and not
         self._keys = Keyspace(prefix)
@@ -106,6 +108,7 @@ class SessionStore:
         self._wait_replicas = wait_replicas
         self._clock = clock
         self._observe = observe
+        self.epochs = epochs or Epochs(client, prefix, timeout, clock)
 
     async def create(self, new: NewSession) -> Session:
         """Begin a session. It ends the user's session on the same device, and the least recently used over the cap.
@@ -117,37 +120,32 @@ class SessionStore:
         policy = self._policy
         reply = await self._run(
             _CREATE,
-            [
-                keys.session(session_id),
-                keys.alive(session_id),
-                keys.user(new.subject),
-                keys.epoch(digit),
-                keys.sessions(digit),
-                keys.whitelist(digit),
-            ],
+            digit,
+            [keys.session(session_id), keys.epoch(digit), keys.user(new.subject), keys.sessions(digit)],
             [
                 session_id,
                 new.subject,
                 record.client_part(new),
                 record.device_start(new.device),
                 record.identity_part(new),
-                _milliseconds(policy.refresh_ttl),
-                _milliseconds(policy.session_ttl),
+                milliseconds(policy.refresh_ttl),
+                milliseconds(policy.session_ttl),
                 policy.max_sessions,
             ],
         )
         session = self._parse(session_id, _item(reply, 0))
         if session is None:
             raise StoreUnavailable("create: malformed reply")
+        if _items(_item(reply, 1)):
+            await self._replicated(digit, session)
         return session
 
     async def get(self, session_id: str) -> Session | None:
         if not is_session_id(session_id):
             return None
-        async with self._answering("get"):
-            text = await self._client.get(self._keys.session(session_id))
-        session = self._parse(session_id, text)
-        return None if session is None or self._has_ended(session) else session
+        digit, keys = session_id[0], self._keys
+        reply = await self._run(_GET, digit, [keys.session(session_id), keys.epoch(digit)], [])
+        return self._parse(session_id, _item(reply, 0))
 
     async def rotate(self, session_id: str, counter: int, *, refreshed: NewIdentity | None = None) -> Rotation:
         """Present the refresh token of `counter`: the table of tokens/rotation.py.
@@ -159,31 +157,36 @@ class SessionStore:
         policy = self._policy
         reply = await self._run(
             _ROTATE,
+            session_id[0],
             self._own_keys(session_id),
             [
                 session_id,
                 counter,
-                _milliseconds(policy.grace),
-                _milliseconds(policy.refresh_ttl),
-                _milliseconds(policy.session_ttl),
+                milliseconds(policy.grace),
+                milliseconds(policy.refresh_ttl),
+                milliseconds(policy.session_ttl),
                 record.identity_part(refreshed) if refreshed else b"",
             ],
         )
         outcome, session = _outcome(_item(reply, 0)), self._parse(session_id, _item(reply, 1))
         if session is None and outcome in (Outcome.ROTATED, Outcome.REPLAYED):
             raise StoreUnavailable("rotate: malformed reply")
-        return Rotation(outcome, session)
+        rotation = Rotation(outcome, session)
+        if outcome not in (Outcome.ROTATED, Outcome.REPLAYED):  # an unknown session may have ended a moment ago
+            await self._replicated(session_id[0], rotation)
+        return rotation
 
     async def mark_used(self, session_id: str, counter: int) -> None:
         """Note that an access token minted with `counter` was seen: its predecessor's grace begins."""
         if is_session_id(session_id):
-            await self._run(_MARK_USED, [self._keys.session(session_id)], [counter])
+            digit, keys = session_id[0], self._keys
+            await self._run(_MARK_USED, digit, [keys.session(session_id), keys.epoch(digit)], [counter])
 
     async def list(self, subject: str) -> Sessions:
         """Return the user's sessions, the most recently used first."""
         keys, digit = self._keys, partition(subject)
-        reply = await self._run(_LIST, [keys.user(subject), keys.sessions(digit)], [])
-        items = _items(reply)
+        reply = await self._run(_LIST, digit, [keys.user(subject), keys.epoch(digit), keys.sessions(digit)], [])
+        items = _items(_item(reply, 0))
         parsed = (self._parse(_ascii(sid), text) for sid, text in zip(items[::2], items[1::2], strict=False))
         return sorted((session for session in parsed if session), key=_recency, reverse=True)
 
@@ -191,37 +194,56 @@ class SessionStore:
         """End a session; True if it was alive. Once this has returned, no replica lets its tokens through."""
         if not is_session_id(session_id):
             return False
-        reply = await self._run(_END, self._own_keys(session_id), [session_id])
-        await self._replicated(session_id[0])
-        return _number(reply) == 1
+        reply = await self._run(_END, session_id[0], self._own_keys(session_id), [session_id])
+        was_alive = _number(_item(reply, 0)) == 1
+        await self._replicated(session_id[0], was_alive)
+        return was_alive
 
     async def end_all(self, subject: str, keep: str = "") -> SessionIds:
         """End all sessions of a user, or all but `keep`; the ids of those that were alive."""
         keys, digit = self._keys, partition(subject)
         reply = await self._run(
             _END_ALL,
-            [keys.user(subject), keys.sessions(digit), keys.whitelist(digit)],
+            digit,
+            [keys.user(subject), keys.epoch(digit), keys.sessions(digit)],
             [keep.encode("utf-8", "replace")],
         )
-        await self._replicated(digit)
-        return [_ascii(sid) for sid in _items(reply)]
+        ended = [_ascii(sid) for sid in _items(_item(reply, 0))]
+        await self._replicated(digit, ended)
+        return ended
 
     async def revoke_token(self, token_id: str, expires_at: int) -> None:
         """Put a token on the blacklist until its `exp` (Unix seconds) and the leeway have passed.
 
         Raises ValueError for an id that no token here may have.
         """
-        if not 0 < len(token_id) <= _MAX_TOKEN_ID:
-            raise ValueError(f"a token id must be 1 to {_MAX_TOKEN_ID} characters")
-        until = min(_milliseconds(min(expires_at, _MAX_END) + self._policy.leeway), _MAX_END)
-        await self._run(_REVOKE_TOKEN, [self._keys.revoked(token_id)], [until])
-        await self._replicated(self._keys.token_partition(token_id))
+        _check_foreign("a token id", token_id)
+        until = min(milliseconds(min(expires_at, _MAX_END) + self._policy.leeway), _MAX_END)
+        digit, keys = self._keys.digit(token_id), self._keys
+        await self._run(_REVOKE_TOKEN, digit, [keys.revoked(token_id), keys.epoch(digit)], [until])
+        await self._replicated(digit)
+
+    async def set_not_before(self, subject_id: str, moment: int, life: float) -> None:
+        """Void the tokens that another issuer gave a subject at `moment` (Unix seconds) or earlier.
+
+        `life` is for how many seconds the latest of them may yet be valid. A later moment is never lowered. Raises
+        ValueError for a subject, moment or life that is none, StoreUnavailable.
+        """
+        _check_foreign("a subject id", subject_id)
+        if not (0 <= moment <= _MAX_END and 0 < life <= _MAX_END / 1000):
+            raise ValueError("the moment and the life must be seconds, not negative, the life more than none")
+        digit, keys = self._keys.digit(subject_id), self._keys
+        arguments = [moment, max(1, milliseconds(life))]
+        await self._run(_NOT_BEFORE, digit, [keys.not_before(subject_id), keys.epoch(digit)], arguments)
+        await self._replicated(digit)
 
     async def attempt(self, kind: str, who: str, per_minute: int) -> float:
         """Count an attempt of `who`; 0 if it is allowed, else the seconds until one is. `per_minute` 0 = no limit."""
         if per_minute <= 0:
             return 0.0
-        reply = await self._run(_ATTEMPT, [self._keys.attempt(kind, who)], [per_minute])
+        keys = [self._keys.attempt(kind, who)]
+        async with self._answering(_ATTEMPT.name):
+            reply = await _ATTEMPT.run(self._client, keys, [self._now(), per_minute])
         return _number(reply) / 1_000_000
 
     async def ping(self) -> None:
@@ -234,33 +256,38 @@ class SessionStore:
             await self._client.aclose()
 
     def _own_keys(self, session_id: str) -> Sequence[bytes]:
-        keys = self._keys
-        return keys.session(session_id), keys.alive(session_id), keys.users(session_id[0])
+        keys, digit = self._keys, session_id[0]
+        return keys.session(session_id), keys.epoch(digit), keys.users(digit)
 
     def _parse(self, session_id: str, text: Any) -> Session | None:
         return record.parse(session_id, text, self._policy.session_ttl)
 
-    def _has_ended(self, session: Session) -> bool:
-        """Tell by the pushed clock; without one Redis has dropped what has ended."""
-        return self._clock is not None and 0 < session.expires_at <= self._clock()
+    def _now(self) -> Argument:
+        return "" if self._clock is None else milliseconds(self._clock())
 
-    async def _run(self, script: _Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        now: Argument = "" if self._clock is None else _milliseconds(self._clock())
-        rest = (len(keys), *keys, now, *arguments)
+    async def _run(
+        self, script: Script, digit: str, keys: Sequence[bytes], arguments: Sequence[Argument]
+    ) -> Sequence[Any]:
+        """Run a script in its partition's epoch; return what it says beside that."""
         async with self._answering(script.name):
-            try:
-                return await self._client.evalsha(script.digest, *rest)
-            except NoScriptError:
-                return await self._client.eval(script.text, *rest)
+            reply = await script.run(self._client, keys, [self._now(), self.epochs.known(digit), *arguments])
+        return self.epochs.take(digit, reply)
 
-    async def _replicated(self, digit: str) -> None:
-        """Wait until replicas hold what was written, as far as the policy asks (WAIT).
+    async def _replicated(self, digit: str, done: Any = None) -> None:
+        """Wait until replicas hold what was written, as far as is asked for (WAIT). Raises Unconfirmed with `done`."""
+        if not self._wait_replicas:
+            return
+        try:
+            await self._pass_fence(digit)
+        except StoreUnavailable as error:
+            raise Unconfirmed(error.reason, done) from error
+
+    async def _pass_fence(self, digit: str) -> None:
+        """Write a key and wait for replicas that have it. Raises StoreUnavailable.
 
         WAIT speaks for the writes of its own connection alone. The fence is such a write; replicas that
         have it have all that came before it, also where an earlier try had written already.
         """
-        if not self._wait_replicas:
-            return
         wait = max(1, int(self._timeout * 800))
         async with self._answering("wait"), self._client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.fence(digit), b"1", px=wait)
@@ -284,10 +311,6 @@ class SessionStore:
         finally:
             if self._observe is not None:
                 self._observe(operation, time.perf_counter() - begun)
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _recency(session: Session) -> tuple[int, int]:
@@ -324,3 +347,8 @@ def _number(value: Any) -> int:
     if not isinstance(value, int):
         raise StoreUnavailable("malformed reply")
     return value
+
+
+def _check_foreign(what: str, identifier: str) -> None:
+    if not 0 < len(identifier) <= _MAX_ID:
+        raise ValueError(f"{what} must be 1 to {_MAX_ID} characters")

@@ -1,51 +1,188 @@
-"""The connection that the live checks travel on: RESP written and read here, by callbacks.
+"""The kept connection that the live checks of one server, or of the primary that sentinels name, travel on.
 
-Measured on one machine: 16 checks through redis-py cost 92 to 153 us of CPU, tasks and streams included,
-this way 35 to 55 us, of which 25 are the kernel's for one round trip.
+Laws: a batch given to `send` is answered exactly once, at the latest at its deadline. Only a primary is asked,
+never a replica, and none before the epochs of its partitions were examined (epochs.py): what comes back after a
+loss may hold the past. What cannot be answered is UNAVAILABLE, never ALIVE.
 
-Laws: a batch given to `send` is answered exactly once, at the latest at its deadline. A reply that was
-not due, in form or in number, ends the connection, for then nobody knows which answer belongs to
-which ask. Only a primary is asked, never a replica. What cannot be answered is UNAVAILABLE, never ALIVE.
-
-A link is greeting -> ready -> lost. The wire is connecting (asks wait, within their deadline), up, or
-down (asks are refused at once) from the first failed try to connect until one succeeds.
+A wire is connecting (asks wait, within their deadline), up, or down (asks are refused at once) from the
+first failed try to connect until one succeeds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
-import socket
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-import hiredis
-
-from gateway.sessions.connect import Endpoint, open_client
+from gateway.sessions.connect import open_client
+from gateway.sessions.endpoint import Address, Endpoint
+from gateway.sessions.keyspace import DIGITS, Keyspace
+from gateway.sessions.link import Link
+from gateway.sessions.link import Owner as LinkOwner
 from gateway.sessions.resp import (
-    MAX_GREETING,
     Batch,
     Greeting,
     ProtocolViolation,
-    Verdict,
-    all_alive,
     check_greeting,
+    command,
     greeting,
-    parse_reply,
     unavailable,
 )
+from gateway.sessions.sentinel import Sentinels
 
 logger = logging.getLogger(__name__)
 
-_BACKOFF = (0.02, 0.5)  # seconds: the first wait and the longest; service is back within a second of Redis
-_STEADY = 1.0  # seconds after which a link that had nothing to answer counts as good
+BACKOFF = (0.02, 0.5)  # seconds: the first wait and the longest; service is back within a second of Redis
 _CONNECT = 0.5  # seconds a try to connect may take at least; a short timeout is for answers
-_MORE = object()  # the reader's word for "not yet"
+_LOOK = 1.0  # seconds between two questions to the sentinels while all is well
 
 Done = Callable[[Batch, bytes], None]  # one verdict a byte, in the order of the batch
+
+
+class Epochs(Protocol):
+    """What the live check needs of epochs.py."""
+
+    @property
+    def born(self) -> Sequence[bytes]: ...
+    def known(self, digit: str) -> bytes: ...
+    def saw(self, digit: str, value: bytes) -> None: ...
+    async def check(self, digits: str = DIGITS) -> None: ...
+
+
+class Owner(LinkOwner, Protocol):
+    """Who is told, beside what came of batches, how the connection fares."""
+
+    async def examine(self, link: Link) -> None: ...
+    def took(self, keeper: Keeper) -> None: ...
+    def lost(self, keeper: Keeper) -> None: ...
+    def missed(self, keeper: Keeper) -> None: ...
+
+
+class Keeper:
+    """Keeps one connection standing: to a server, or to the primary of the day.
+
+    Tries again for as long as it runs, at once where a connection was good, else after a wait with jitter.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float,
+        owner: Owner,
+        *,
+        address: Address | None = None,
+        guarded: bool = True,
+        gathers: bool = False,
+    ) -> None:
+        endpoint.tls()  # a wrong file is told at the start
+        self._endpoint = endpoint
+        self._patience = max(timeout, _CONNECT)
+        self._owner = owner
+        self._sentinels = Sentinels(endpoint, timeout) if endpoint.kind == "sentinel" else None
+        self._guarded, self._gathers = guarded, gathers
+        self.address = address or Address(endpoint.host, endpoint.port)
+        self.link: Link | None = None
+        self.down = False
+        self._welcomed = False  # at the last try
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        return self.link is not None and not self.link.dropped
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """End the connection; what waits on it is answered UNAVAILABLE."""
+        self.down = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        link, self.link = self.link, None
+        if link is not None:
+            link.drop("closed")
+            await link.lost.wait()
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            welcomed, self._welcomed = self._welcomed, False
+            link = await self._connect()
+            if self._welcomed and not welcomed:  # Redis has just come: there is no need to wait for long
+                failures = 0
+            if link is not None:
+                self.link, self.down = link, False
+                self._owner.took(self)
+                await self._until_lost(link)
+                self.link = None
+                self._owner.lost(self)
+                if link.was_good():
+                    failures = 0
+                    continue
+            self.down = True
+            self._owner.missed(self)
+            first, longest = BACKOFF
+            await asyncio.sleep(min(longest, first * 2 ** min(failures, 10)) * random.uniform(0.5, 1))  # noqa: S311  # jitter
+            failures += 1
+
+    async def _connect(self) -> Link | None:
+        link = Link(self._owner, guarded=self._guarded, gathers=self._gathers)
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._open(link)
+                await self._greet(link)
+                self._welcomed = True
+                await self._owner.examine(link)
+            link.serve()
+        except Exception as error:  # also what is no OSError: a host name that is none, say
+            logger.debug("redis: cannot connect: %s", type(error).__name__)
+            link.drop("no greeting")
+        except asyncio.CancelledError:
+            link.drop("closed")
+            raise
+        return None if link.dropped else link
+
+    async def _open(self, link: Link) -> None:
+        loop, endpoint = asyncio.get_running_loop(), self._endpoint
+        if self._sentinels is not None:
+            self.address = await self._sentinels.primary()
+        if endpoint.scheme == "unix":
+            await loop.create_unix_connection(lambda: link, endpoint.path)
+        else:
+            host, port = self.address
+            await loop.create_connection(lambda: link, host, port, ssl=endpoint.tls())
+
+    async def _greet(self, link: Link) -> None:
+        """Say who we are, with the password as it is now."""
+        username, password = self._endpoint.auth.read()
+        said, replies = greeting(username, password, self._endpoint.db)
+        for reply, expected in zip(await link.call(said, len(replies)), replies, strict=True):
+            check_greeting(reply, expected)
+
+    async def _until_lost(self, link: Link) -> None:
+        if self._sentinels is None:
+            await link.lost.wait()
+            return
+        while not link.lost.is_set():
+            try:
+                async with asyncio.timeout(_LOOK * random.uniform(0.5, 1)):  # noqa: S311  # jitter
+                    await link.lost.wait()
+            except TimeoutError:
+                await self._look(link, self._sentinels)
+
+    async def _look(self, link: Link, sentinels: Sentinels) -> None:
+        """Leave a server that the sentinels do not name any more. Their silence says nothing."""
+        try:
+            address = await sentinels.primary()
+        except Exception as error:
+            logger.debug("redis: no sentinel answers: %s", type(error).__name__)
+            return
+        if address != self.address:
+            link.retire("the primary is another")
 
 
 class Wire:
@@ -54,97 +191,73 @@ class Wire:
     Raises OSError for TLS files that cannot be read.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float, done: Done) -> None:
-        self._endpoint = endpoint
-        self._tls = endpoint.tls()
-        self._patience = max(timeout, _CONNECT)
+    def __init__(self, endpoint: Endpoint, prefix: str, timeout: float, done: Done, epochs: Epochs) -> None:
+        names = Keyspace(prefix)
+        self._epochs = epochs
+        self._look = command([b"MGET", *(names.epoch(digit) for digit in DIGITS)])
+        self._keeper = Keeper(endpoint, timeout, self)
+        self.born = epochs.born
         self.done = done
-        self._link: _Link | None = None
-        self._connecting = False
+        self._started = False
         self._held: deque[Batch] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
-        return self._link is not None
+        return self._keeper.up
 
     def start(self) -> None:
-        self._connecting = True
-        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        self._started = True
+        self._keeper.start()
 
     async def close(self) -> None:
         """End the connection; what is waiting is answered UNAVAILABLE."""
-        self._connecting = False
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        link, self._link = self._link, None
-        if link is not None:
-            link.drop("closed")
-            await link.lost.wait()
+        self._started = False
+        await self._keeper.close()
         self._refuse_held()
 
     def send(self, batch: Batch) -> None:
-        if self._link is not None:
-            self._link.send(batch)
-        elif self._connecting:
+        link = self._keeper.link
+        if link is not None and not link.dropped:
+            link.send(batch)
+        elif self._started and not self._keeper.down:
             self._hold(batch)
         else:
             self.done(batch, unavailable(batch))
 
-    def forget(self, link: _Link) -> None:
-        """Send nothing more on this link; it is being dropped."""
-        if self._link is link:
-            self._link = None
-            self._connecting = True
+    def failed(self, batch: Batch, error: bytes) -> None:
+        """Leave a server that refuses live checks (BUSY, NOPERM): it is down until it is examined and serves."""
+        self.done(batch, unavailable(batch))
+        link = self._keeper.link
+        if link is not None:
+            link.drop(f"the live check was refused: {error.partition(b' ')[0][:40].decode('latin-1')}")
 
-    async def _keep_connected(self) -> None:
-        failures = 0
-        while True:
-            link = await self._connect()
-            if link is not None:
-                self._use(link)
-                await link.lost.wait()
-                self.forget(link)
-                if link.was_good():
-                    failures = 0
-                    continue
-            self._connecting = False
-            self._refuse_held()
-            first, longest = _BACKOFF
-            await asyncio.sleep(min(longest, first * 2 ** min(failures, 10)) * random.uniform(0.5, 1))  # noqa: S311  # jitter
-            failures += 1
+    again = send
 
-    async def _connect(self) -> _Link | None:
-        link = _Link(self, greeting(self._endpoint))
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._open(link)
-                if await link.ready:
-                    return link
-        except Exception as error:  # also what is no OSError: a host name that is none, say
-            logger.debug("redis: cannot connect: %s", type(error).__name__)
-        except asyncio.CancelledError:
-            link.drop("closed")
-            raise
-        link.drop("no greeting")
-        return None
+    async def examine(self, link: Link) -> None:
+        """Have the epochs checked, and see that this very server holds what was found.
 
-    async def _open(self, link: _Link) -> None:
-        loop, endpoint = asyncio.get_running_loop(), self._endpoint
-        if endpoint.scheme == "unix":
-            await loop.create_unix_connection(lambda: link, endpoint.path)
-        else:
-            await loop.create_connection(lambda: link, endpoint.host, endpoint.port, ssl=self._tls)
+        The kept connections of others may lead elsewhere. Raises StoreUnavailable, ProtocolViolation, ConnectionError.
+        """
+        await self._epochs.check()
+        (values,) = await link.call(self._look, 1)
+        check_greeting(values, Greeting.EPOCHS)
+        for digit, value in zip(DIGITS, values, strict=True):
+            if not isinstance(value, bytes):
+                raise ProtocolViolation("the server has no epoch")
+            self._epochs.saw(digit, value)
+            if self._epochs.known(digit) != value:
+                raise ProtocolViolation("the server holds the past")
 
-    def _use(self, link: _Link) -> None:
-        if link.dropped:
-            return
-        self._link = link
-        self._connecting = False
-        while self._held and self._link is link:
-            link.send(self._held.popleft())
+    def took(self, keeper: Keeper) -> None:
+        while self._held and keeper.up:
+            self.send(self._held.popleft())
+
+    def lost(self, keeper: Keeper) -> None:
+        """Let what comes from now on wait."""
+
+    def missed(self, keeper: Keeper) -> None:
+        self._refuse_held()
 
     def _hold(self, batch: Batch) -> None:
         self._held.append(batch)
@@ -169,169 +282,52 @@ class Wire:
             self.done(batch, unavailable(batch))
 
 
-class _Link(asyncio.Protocol):
-    """One connection, from its greeting to its loss."""
-
-    def __init__(self, wire: Wire, hello: tuple[bytes, int]) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._wire = wire
-        self._hello, replies = hello
-        self._greetings = deque([Greeting.HELLO, Greeting.SELECT][:replies])
-        self._reader = hiredis.Reader(notEnoughData=_MORE)
-        self._greeted = 0
-        self._transport: asyncio.Transport | None = None
-        self._waiting: deque[Batch] = deque()
-        self._buffer = b""
-        self._timer: asyncio.TimerHandle | None = None
-        self.dropped = False
-        self.answered = False
-        self.ready_at = math.inf
-        self.ready: asyncio.Future[bool] = loop.create_future()
-        self.lost = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvloop gives it
-        self._transport = transport
-        if self.dropped:
-            transport.abort()
-            return
-        _keep_alive(transport.get_extra_info("socket"))
-        transport.write(self._hello)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        self.drop("connection lost")
-        for batch in waiting:  # a read can be sent again: what was kept and broke costs no request
-            self._wire.send(batch)
-        self.lost.set()
-
-    def send(self, batch: Batch) -> None:
-        assert self._transport is not None
-        keys = batch.keys
-        self._transport.write(b"*%d\r\n$4\r\nMGET\r\n" % (2 * len(keys) + 1) + b"".join([k.wire for k in keys]))
-        self._waiting.append(batch)
-        if self._timer is None:
-            self._timer = self._loop.call_at(batch.deadline, self._watch)
-
-    def data_received(self, data: bytes) -> None:
-        if self.dropped:
-            return
-        try:
-            if self.ready.done():
-                self._read(self._buffer + data if self._buffer else data)
-            else:
-                self._greet(data)
-        except (ProtocolViolation, hiredis.ProtocolError) as error:
-            self.drop(str(error))
-
-    def was_good(self) -> bool:
-        """Tell whether a new try is worth making at once: this one served, or was closed for being idle."""
-        return self.answered or self._loop.time() - self.ready_at > _STEADY
-
-    def drop(self, reason: str) -> None:
-        """End the connection at once; what waits on it is answered UNAVAILABLE."""
-        if self.dropped:
-            return
-        self.dropped = True
-        logger.debug("redis: connection dropped: %s", reason)
-        self._wire.forget(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.ready.done():
-            self.ready.set_result(False)
-        if self._transport is not None:
-            self._transport.abort()
-        while self._waiting:
-            batch = self._waiting.popleft()
-            self._wire.done(batch, unavailable(batch))
-
-    def _read(self, data: bytes) -> None:
-        position = 0
-        while self._waiting:
-            batch = self._waiting[0]
-            count = len(batch.answers)
-            # Nearly every batch is alive throughout: one comparison instead of a parse.
-            usual = all_alive(count)
-            if data.startswith(usual, position):
-                verdicts, position = bytes(count), position + len(usual)
-            else:
-                reply = parse_reply(data, position, count)
-                if reply is None:
-                    break
-                verdicts, position = reply
-            self._waiting.popleft()
-            self.answered = True
-            self._wire.done(batch, verdicts)
-        else:
-            if position < len(data):
-                raise ProtocolViolation("reply to no command")
-        self._buffer = data[position:]
-
-    def _greet(self, data: bytes) -> None:
-        self._greeted += len(data)
-        if self._greeted > MAX_GREETING:
-            raise ProtocolViolation("greeting too long")
-        self._reader.feed(data)
-        while self._greetings:
-            reply = self._reader.gets()
-            if reply is _MORE:
-                return
-            check_greeting(reply, self._greetings.popleft())
-        if self._reader.has_data():
-            raise ProtocolViolation("reply to no command")
-        self.ready_at = self._loop.time()
-        self.ready.set_result(True)
-
-    def _watch(self) -> None:
-        self._timer = None
-        if not self._waiting:
-            return
-        deadline = self._waiting[0].deadline
-        if deadline <= self._loop.time():
-            self.drop("timeout")
-        else:
-            self._timer = self._loop.call_at(deadline, self._watch)
-
-
-def _keep_alive(connection: socket.socket | None) -> None:
-    """Notice a peer that is gone while nothing is asked, so that no request has to find out."""
-    if connection is None or connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-
-
 class MemoryWire:
     """The same for `memory://`: a task a batch, in this process."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float, done: Done) -> None:
+    def __init__(self, endpoint: Endpoint, timeout: float, done: Done, epochs: Epochs) -> None:
         self._client: Any = open_client(endpoint, timeout)
+        self._epochs = epochs
         self.done = done
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._started = False
         self.up = False
 
     def start(self) -> None:
-        self.up = True
+        self._started = True
+        self._begin(self._look())
 
     async def close(self) -> None:
-        self.up = False
+        self._started = self.up = False
         await asyncio.gather(*self._tasks)
         await self._client.aclose()
 
     def send(self, batch: Batch) -> None:
-        if not self.up:
+        if self._started:
+            self._begin(self._ask(batch))
+        else:
             self.done(batch, unavailable(batch))
-            return
-        task = asyncio.get_running_loop().create_task(self._ask(batch))
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _look(self) -> None:
+        try:
+            await self._epochs.check()
+            self.up = self._started
+        except Exception as error:
+            logger.warning("memory store: %s", type(error).__name__)
+
     async def _ask(self, batch: Batch) -> None:
         try:
+            if not self.up:
+                await self._look()
             values = await self._client.mget([name for keys in batch.keys for name in keys.names()])
-            pairs = zip(values[::2], values[1::2], strict=True)
-            verdicts = bytes([Verdict.ALIVE if a is not None and r is None else Verdict.ENDED for a, r in pairs])
+            pairs = zip(batch.keys, values[::2], values[1::2], strict=True)
+            born = self._epochs.born
+            verdicts = bytes([keys.judge(first, second, born[keys.partition]) for keys, first, second in pairs])
         except Exception as error:
             logger.warning("memory store: %s", type(error).__name__)
             verdicts = unavailable(batch)

@@ -19,7 +19,13 @@ _WRITABLE_BY_OTHERS = 0o002
 _KEY_SUFFIXES = (".pem", ".jwk")
 
 # The keys that hold secrets. Each has a twin that ends in `_file` and names a file with its value.
-SECRETS = (("redis", "url"), ("redis", "password"), ("management", "admin_token"), ("introspection", "clients"))
+SECRETS = (
+    ("redis", "url"),
+    ("redis", "password"),
+    ("redis", "sentinel_password"),
+    ("management", "admin_token"),
+    ("introspection", "clients"),
+)
 
 KeyFileRow = tuple[str, bytes, float]
 
@@ -98,7 +104,7 @@ def resolve(tree: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
 def _table(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOMLDecodeError, a number of thousands of digits, a thousand brackets
         raise BadFile(path, "is not TOML") from None
 
 

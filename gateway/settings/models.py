@@ -53,7 +53,7 @@ class Server(Section):
     workers: Annotated[Number, Field(ge=1, le=256)] = 1
     """Processes; they share nothing but Redis."""
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
-    """Networks whose X-Forwarded-* headers are believed."""
+    """Networks whose X-Forwarded-* or Forwarded headers are believed."""
     proxy_protocol: bool = False
     """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
@@ -102,6 +102,12 @@ class Redis(Section):
     """The password; it wins over the URL's."""
     password_file: Path | None = None
     """A file with the password."""
+    sentinel_username: str = ""
+    """The ACL user at the sentinels; the URL's is that of the servers."""
+    sentinel_password: SecretStr = written("")
+    """The password at the sentinels."""
+    sentinel_password_file: Path | None = None
+    """A file with the password at the sentinels."""
     tls_ca: Path | None = None
     """Authorities (PEM) that the server's certificate is checked against; the system's by default."""
     tls_cert: Path | None = None

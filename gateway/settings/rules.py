@@ -9,21 +9,24 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from gateway.settings.values import Address, Origin
 
 if TYPE_CHECKING:
-    from gateway.settings.models import Cookies, Settings
-    from gateway.settings.routes import Route
+    from gateway.settings.models import Cookies, Redis, Settings
+    from gateway.settings.routes import Issuer, Route
 
 _WILDCARDS = ("0.0.0.0", "::")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVED = ("/auth", "/.well-known")
 _NEVER_IDENTITY = frozenset(
-    # headers that frame or steer a message, or carry its credential
+    # headers that frame, steer or name a message, or carry its credential; Proxy is HTTP_PROXY to CGI (CVE-2016-5385)
     """authorization connection content-length content-type cookie date expect forwarded host keep-alive
-    proxy-authorization proxy-connection te trailer transfer-encoding upgrade via
-    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto""".split()  # noqa: SIM905  # a list of words
+    proxy proxy-authorization proxy-connection te traceparent tracestate trailer transfer-encoding upgrade via
+    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id""".split()  # noqa: SIM905  # a list of words
 )
+_OWN_CLAIMS = frozenset("iss sub aud exp nbf iat jti sid n roles scope client_id".split())  # noqa: SIM905
 Lines = Iterator[str]
 
 
@@ -46,18 +49,23 @@ def listeners(settings: Settings) -> Lines:
 def redis(settings: Settings) -> Lines:
     url, section = settings.redis.url.get_secret_value(), settings.redis
     yield from _pair("redis", section.tls_cert, section.tls_key)
-    if (section.tls_ca or section.tls_cert) and url.startswith(("redis://", "unix://", "memory://")):
+    if (section.tls_ca or section.tls_cert) and not url.startswith("rediss"):
         yield "redis.url: found a URL without TLS beside redis.tls_*; rediss:// is allowed"
     if section.password.get_secret_value() and _has_password(url):
         yield "redis.password: found beside a password in redis.url; one of the two is allowed"
     if url.startswith("memory://") and settings.server.workers > 1:
         yield f"server.workers: found {settings.server.workers}; memory:// lives in one process, so 1 is allowed"
-    scheme = url.partition("://")[0]
-    if scheme.endswith(("+sentinel", "+cluster")):
-        known = "redis:// rediss:// unix:// memory://"
-        yield f'redis.url: found "{scheme}://", which is not supported yet; {known} are allowed'
+    yield from _sentinels(section, url.partition("://")[0])
     if url.startswith("memory://") and section.wait_replicas:
         yield f"redis.wait_replicas: found {section.wait_replicas}; memory:// has no replicas, so 0 is allowed"
+
+
+def _sentinels(section: Redis, scheme: str) -> Lines:
+    if scheme.endswith("+sentinel"):
+        return
+    for key in ("username", "password"):
+        if getattr(section, f"sentinel_{key}") not in ("", SecretStr("")):
+            yield f"redis.sentinel_{key}: found without sentinels; redis+sentinel:// is allowed in redis.url"
 
 
 def lifetimes(settings: Settings) -> Lines:
@@ -75,9 +83,29 @@ def issuers(settings: Settings) -> Lines:
         if issuer.issuer in seen:
             yield f'{key}: found "{issuer.issuer}", which is {seen[issuer.issuer]} too; each issuer once is allowed'
         seen.setdefault(issuer.issuer, key)
+        yield from _issuer(f"issuers.{position}", issuer)
+    yield from _namespaces(settings)
     if settings.issuers and settings.tokens.algorithm == "HS256":
         # RFC 8725 2.1: where secrets and public keys verify side by side, one is mistaken for the other
         yield 'tokens.algorithm: found "HS256" beside [[issuers]]; ES256 ES384 EdDSA RS256 PS256 are allowed'
+
+
+def _issuer(key: str, issuer: Issuer) -> Lines:
+    if issuer.jwks_ca and issuer.jwks_url.startswith("http://"):
+        yield f"{key}.jwks_url: found a URL without TLS beside {key}.jwks_ca; https:// is allowed"
+    for claim in issuer.exchange_claims:
+        if claim in _OWN_CLAIMS:
+            yield f'{key}.exchange_claims: found "{claim}"; a claim that the gateway does not set itself is allowed'
+
+
+def _namespaces(settings: Settings) -> Lines:
+    """The users that tokens are exchanged for must not be taken for one another: no prefix may begin another one."""
+    known = [(n, issuer.namespace) for n, issuer in enumerate(settings.issuers) if issuer.exchange]
+    for position, prefix in known:
+        for other, beginning in known:
+            if other != position and prefix.startswith(beginning):
+                key = f"issuers.{position}.subject_prefix"
+                yield f'{key}: found "{prefix}", which begins like that of issuers.{other}; one of its own is allowed'
 
 
 def cookies(settings: Settings) -> Lines:

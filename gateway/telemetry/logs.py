@@ -31,6 +31,7 @@ AuditEvent = Literal[
     "sessions_revoked",
     "token_revoked",
     "keys_reloaded",
+    "store_rolled_back",
 ]
 _ROUTINE: Final = frozenset(("refresh",))  # too many to keep by default
 
@@ -43,8 +44,8 @@ _RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "ascti
 def audit(event: AuditEvent, **fields: str | int | None) -> None:
     """Write an audit line: who did what to whose session, from where, and why.
 
-    The fields are of: subject, session_id, token_id, ip, request_id, reason, by, outcome, number. Empty
-    ones are left out. `refresh` is written at debug level only.
+    The fields are of: subject, session_id, token_id, ip, request_id, reason, by, outcome, number,
+    partition. Empty ones are left out. `refresh` is written at debug level only.
     """
     level = logging.DEBUG if event in _ROUTINE else logging.INFO
     if _audit.isEnabledFor(level):

@@ -73,6 +73,7 @@ class Telemetry:
             self._counted.add_totals(_load(self._slot.read()))
         for outcome in OUTCOMES:
             self._counted.count(series.REFRESHES, (outcome,), 0)
+        self._counted.count(series.STORE_ROLLBACKS, (), 0)
         for side in SIDES:
             self.connection(side, 0)
         self._batches = self._counted.histogram(series.CHECK_BATCH_SIZE, ())
@@ -104,6 +105,9 @@ class Telemetry:
     def store_up(self, up: bool) -> None:
         self._counted.gauges[series.STORE_UP][()] = 1.0 if up else 0.0
 
+    def store_rolled_back(self) -> None:
+        self._counted.count(series.STORE_ROLLBACKS, ())
+
     def check_batch(self, size: int, seconds: float) -> None:
         """One round trip of live checks: how many shared it, and its time (the operation "check")."""
         self._batches.observe(size)
@@ -119,6 +123,12 @@ class Telemetry:
 
     def stream_closed(self, reason: str) -> None:
         self._counted.count(series.STREAMS_CLOSED, (reason,))
+
+    def issuer_fetched(self, issuer: str, now: float, succeeded: bool) -> None:
+        """The keys of another issuer were fetched, at `now` (Unix seconds), or could not be."""
+        self._counted.count(series.ISSUER_FETCHES, (issuer, "succeeded" if succeeded else "failed"))
+        times = self._counted.gauges[series.ISSUER_KEYS_TIME]
+        times[(issuer,)] = now if succeeded else times.get((issuer,), 0.0)
 
     def flush(self) -> None:
         """Leave this worker's numbers for the others; to be called once a second. Never raises."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 
-from gateway.errors import IdentityUnavailable, InvalidGrant
-from gateway.grants import network
+from gateway.errors import IdentityUnavailable, InvalidGrant, StoreUnavailable
 from gateway.identity import Identity, UsersFile
-from tests.api.support import stack
+from gateway.identity.counted import network
+from tests.api.support import code, stack
+from tests.redis_server import RedisServer
 
 
 @dataclass
@@ -96,3 +99,35 @@ def test_a_refresh_names_why_it_was_refused_for_the_log() -> None:
             assert await reason(body["refresh_token"].encode()) == "unknown"
 
     asyncio.run(run())
+
+
+def test_what_too_few_replicas_have_is_503_as_often_as_it_is_asked_and_the_audit_trail_has_its_cause(
+    shared_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with stack(shared_redis.unix_url, wait_replicas=1) as s:
+            grants = s.services.grants
+            reused, ended = await s.login(), await s.login()
+            successor = (await s.refresh(reused["refresh_token"])).json()["refresh_token"]
+            await s.refresh(successor)
+            for _ in range(2):
+                one, other, refresh = await asyncio.gather(
+                    grants.end_session(ended["session_id"], by="test"),
+                    grants.end_sessions("u-9", by="test"),
+                    s.refresh(reused["refresh_token"]),
+                    return_exceptions=True,
+                )
+                assert isinstance(one, StoreUnavailable)
+                assert isinstance(other, StoreUnavailable)
+                assert isinstance(refresh, httpx.Response)
+                assert code(refresh) == (503, "store_unavailable")
+
+    with caplog.at_level("INFO", logger="gateway.audit"):
+        asyncio.run(run())
+    told = [(r.getMessage(), r.__dict__["audit"].get("outcome")) for r in caplog.records if r.name == "gateway.audit"]
+    assert Counter(told) == {
+        ("login", None): 2,
+        ("session_revoked", "unconfirmed"): 1,
+        ("sessions_revoked", "unconfirmed"): 2,
+        ("refresh_reuse", None): 1,
+    }

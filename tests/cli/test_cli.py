@@ -21,10 +21,12 @@ import gateway
 from gateway import cli
 from gateway.identity import passwords
 from gateway.parts import open_store, redis_endpoint
+from gateway.sessions.connect import open_client
 from gateway.sessions.store import NewSession, Session
 from gateway.settings import load
 from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys
 from tests.redis_server import RedisServer
+from tests.tokens.foreign_support import document, jwk
 
 CONFIG = """
 [tokens]
@@ -231,7 +233,16 @@ def test_check_never_shows_the_password_of_redis(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b'{"keys": [{"kty": "EC"}]}', 0), (b'{"keys": []}', 1), (b"[]", 1), (b"<html>", 1)]
+    ("body", "status"),
+    [
+        (document(jwk("ES256")), 0),
+        (document({"kty": "EC"}), 1),
+        (document(jwk("ES256", use="enc")), 1),
+        (b'{"keys": []}', 1),
+        (b"[]", 1),
+        (b"<html>", 1),
+        (document(jwk("ES256")) + b" " * (1 << 20), 1),
+    ],
 )
 def test_check_reaches_the_keys_of_another_issuer(config: Path, body: bytes, status: int) -> None:
     class Handler(BaseHTTPRequestHandler):
@@ -253,6 +264,16 @@ def test_check_reaches_the_keys_of_another_issuer(config: Path, body: bytes, sta
         thread.join()
     assert result.exit_code == status
     assert status == 0 or "issuers.0.jwks_url" in result.output
+    assert status == 1 or "1 other issuers, 1 keys" in result.output
+
+
+def test_check_says_that_another_issuer_is_not_there(config: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        url = f"http://127.0.0.1:{server.server_port}/jwks"
+    issuer = {"issuer": "https://idp.example.com", "jwks_url": url, "audience": "api"}
+    result = run("check", "--config", str(config), TOKENGATE_ISSUERS=json.dumps([issuer]))
+    assert result.exit_code == 1
+    assert f"issuers.0.jwks_url: {url}: " in result.output
 
 
 def test_check_of_the_environment_alone_names_what_is_missing() -> None:
@@ -302,7 +323,7 @@ def test_serve_hands_over_what_it_read(config: Path, monkeypatch: pytest.MonkeyP
 
 async def _sign_in(config: Path, subject: str, *devices: str) -> list[Session]:
     settings = load(config, {})
-    store = open_store(settings, redis_endpoint(settings))
+    store = open_store(settings, open_client(redis_endpoint(settings), settings.redis.timeout))
     new = [NewSession(subject, device, "agent", "192.0.2.1", (), "", {}, "") for device in devices]
     made = [await store.create(session) for session in new]
     await store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ import pytest
 
 from tests.e2e.backends import Backend, Call, Nginx
 from tests.e2e.harness import Gateway, Site, route, until
-from tests.e2e.load import load
+from tests.e2e.load import Load, load
 from tests.e2e.test_workers import children
 from tests.e2e.wire import Client, ask, request
 from tests.redis_server import free_port
 
+RATE = 2000  # requests a second that fall due in the tests of a load
 ONE_AND_TWO = pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["one", "two"])
 GET = request("GET", "/app/")
 
@@ -36,6 +38,12 @@ def hang_up(gateway: Gateway, message: str, number: int = 1) -> list[dict[str, A
     return said(gateway, message)[before:]
 
 
+def tell(capsys: pytest.CaptureFixture[str], what: str, running: Load) -> None:
+    """Show how much was asked and answered: a machine that can do less is asked for less, and the test says so."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{what}: {running}\n")
+
+
 def said(gateway: Gateway, message: str) -> list[dict[str, Any]]:
     whole = gateway.log.rpartition("\n")[0]
     return [line for line in gateway.log_lines() if line["message"] == message] if whole else []
@@ -48,20 +56,23 @@ RELOADED, REFUSED = "the configuration was reloaded", "the configuration was not
 
 
 @ONE_AND_TWO
-def test_two_replicas_that_end_one_after_the_other_fail_no_request(site: Site, nginx: Nginx, words: list[str]) -> None:
+def test_two_replicas_that_end_one_after_the_other_fail_no_request(
+    site: Site, nginx: Nginx, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """As in Kubernetes: who is not ready gets no new connections, a moment later."""
     options: dict[str, Any] = {"routes": [route("/app/", nginx.url)], "server": {"drain_delay": "1s"}}
     with site.serve(words, **options) as one, site.serve(words, **options) as other:
         ready = [one.port, other.port]
         data = request("GET", "/app/", token=one.token)
-        with load(lambda: ready, data) as running:
-            until(lambda: running.total > 500, "load")
+        with load(lambda: ready, data, rate=RATE) as running:
+            until(lambda: running.total > RATE, "load")
             one.process.send_signal(signal.SIGTERM)
             until(lambda: one.readiness() == 503, "not ready")
             ready = [other.port]
             assert one.process.wait(15) == 0
             since = running.by_port[other.port]
-            until(lambda: running.by_port[other.port] > since + 200, "the other one serves on")
+            until(lambda: running.by_port[other.port] > since + RATE, "the other one serves on")
+        tell(capsys, f"SIGTERM, {len(words) or 1} of each replica", running)
         assert running.failures == []
         assert running.closes >= 1
         assert running.by_port[one.port] > 100
@@ -140,13 +151,15 @@ def served(site: Site, nginx: Nginx) -> Iterator[Gateway]:
 
 
 @ONE_AND_TWO
-def test_reloads_under_load_fail_no_request_and_close_no_connection(site: Site, nginx: Nginx, words: list[str]) -> None:
+def test_reloads_under_load_fail_no_request_and_close_no_connection(
+    site: Site, nginx: Nginx, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     number = len(words) or 1
     routes = [route("/app/", nginx.url)]
     with site.serve(words, routes=routes) as gateway:
         data = request("GET", "/app/", token=gateway.token)
-        with load(lambda: [gateway.port], data, clients=16) as running:
-            until(lambda: running.total > 200, "load")
+        with load(lambda: [gateway.port], data, rate=RATE) as running:
+            until(lambda: running.total > RATE, "load")
             for turn in range(10):
                 more = route(f"/more-{turn}/", nginx.url, auth="none")
                 changed = route("/app/", nginx.url, max_connections=100 + turn)  # another pool each time
@@ -157,6 +170,7 @@ def test_reloads_under_load_fail_no_request_and_close_no_connection(site: Site, 
                 for _ in range(4):
                     assert ask(gateway.port, request("GET", f"/more-{turn}/")).status == 404  # nginx's own
                 assert ask(gateway.port, request("GET", f"/more-{turn - 1}/")).error == (404, "no_route")
+        tell(capsys, f"SIGHUP ten times, {number} workers", running)
         assert running.failures == []
         assert running.closes == 0
         assert set(running.answers) == {200}

@@ -178,6 +178,56 @@ def test_a_trusted_proxy_cannot_be_made_to_say_nonsense(behind: Gateway, backend
     assert call.get("x-forwarded-proto") == "http"
 
 
+def test_a_trusted_proxy_that_speaks_rfc_7239_is_believed(behind: Gateway, backend: Backend) -> None:
+    value = 'for="[2001:db8::7]:4711";proto=https;host=edge.test, for=10.0.0.5;proto=http'
+    call = seen(behind, backend, [("Forwarded", value), ("X-A", "b")])
+    assert call.get("x-forwarded-for") == "2001:db8::7, 10.0.0.5, 127.0.0.1"
+    assert call.get("x-forwarded-proto") == "https"
+    assert call.get("x-forwarded-host") == "gateway.test"
+    assert "forwarded" not in call.names()
+
+
+def test_forwarded_of_a_trusted_proxy_that_speaks_x_forwarded_counts_for_nothing(
+    behind: Gateway, backend: Backend
+) -> None:
+    said = [("Forwarded", "for=6.6.6.6;proto=http"), ("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https")]
+    call = seen(behind, backend, said)
+    assert call.get("x-forwarded-for") == "203.0.113.7, 127.0.0.1"
+    assert call.get("x-forwarded-proto") == "https"
+    assert b"6.6.6.6" not in call.head
+
+
+@pytest.mark.parametrize("path", ["/guarded/x", "/auth/sessions"])
+def test_a_malformed_forwarded_of_a_trusted_proxy_is_refused(behind: Gateway, backend: Backend, path: str) -> None:
+    data = request("GET", path, {"Forwarded": 'for="6.6.6.6, for=203.0.113.7'}, token=behind.token)
+    assert ask(behind.port, data).error == (400, "bad_request")
+
+
+def test_sessions_show_the_address_that_rfc_7239_told(behind: Gateway) -> None:
+    data = b'{"username":"bob","password":"correct horse"}'
+    headers = {"Content-Type": "application/json", "Forwarded": "for=6.6.6.6, for=203.0.113.11, for=10.1.1.1"}
+    tokens = ask(behind.port, request("POST", "/auth/login", headers, data)).json()
+    listed = ask(behind.port, request("GET", "/auth/sessions", token=tokens["access_token"])).json()["sessions"]
+    assert [each["ip"] for each in listed if each["current"]] == ["203.0.113.11"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("Forwarded", "for=203.0.113.7;proto=https", 200),
+        ("X-Forwarded-Proto", "https", 200),
+        ("Forwarded", "for=203.0.113.7;proto=http", 403),
+        ("X-Other", "https", 403),
+    ],
+)
+def test_the_scheme_that_a_trusted_proxy_tells_is_one_of_the_gateways_own_origins(
+    behind: Gateway, name: str, value: str, status: int
+) -> None:
+    data = b'{"username":"bob","password":"correct horse","refresh_in":"cookie"}'
+    headers = {"Content-Type": "application/json", "Host": "other.test", "Origin": "https://other.test", name: value}
+    assert ask(behind.port, request("POST", "/auth/login", headers, data)).status == status
+
+
 def test_sessions_show_the_address_that_a_trusted_proxy_told(behind: Gateway) -> None:
     data = b'{"username":"bob","password":"correct horse"}'
     headers = {"Content-Type": "application/json", "X-Forwarded-For": "6.6.6.6, 203.0.113.9, 10.1.1.1"}

@@ -35,7 +35,7 @@ def test_every_key_but_the_epochs_has_a_ttl_and_nothing_else_is_left_in_the_end(
             assert gateway.operate("POST", "/admin/revoke", {"token": tokens["access_token"]}).status in (200, 204)
             ask(gateway.port, json_request("POST", "/auth/login", {"username": user, "password": "wrong"}))
         kinds = {key.split(b":")[2] for key in keys()}
-        assert {b"session", b"alive", b"user", b"revoked", b"attempt"} <= kinds
+        assert {b"session", b"user", b"revoked", b"attempt"} <= kinds
         for key in keys():
             assert client.pttl(key) != -1, f"{key!r} has no TTL"
             assert client.pttl(key) <= 3000, f"the TTL of {key!r} is too long"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -17,6 +19,35 @@ HTTP10 = b"GET %b HTTP/1.0\r\nHost: gateway.test\r\n%b\r\n"
 def closing(data: bytes) -> Behaviour:
     """Return a behaviour: read the request, send these bytes, end the connection."""
     return steps(raw(data), Call.close)
+
+
+# --- Date (RFC 9110 6.6.1) ---
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+SHAPES = {
+    "whole": b"Content-Length: 2\r\n%b\r\nok",
+    "chunked": b"Transfer-Encoding: chunked\r\n%b\r\n2\r\nok\r\n0\r\n\r\n",
+    "candidate": b"X-Candidate: b\r\nContent-Length: 2\r\n%b\r\nok",
+    "in the body": b"Content-Length: 9\r\n%b\r\n\r\nDate: x",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["Date", "date", "DATE"])
+def test_a_date_passes_as_the_backend_sent_it(gateway: Gateway, backend: Backend, shape: str, name: str) -> None:
+    line = f"{name}: {DATE}\r\n".encode()
+    spot = backend.spot(raw(b"HTTP/1.1 200 OK\r\n" + SHAPES[shape] % line))
+    assert ask(gateway.port, request("GET", spot.path())).all("date") == [DATE]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_without_a_date_gets_one(gateway: Gateway, backend: Backend, shape: str, method: str) -> None:
+    data = b"HTTP/1.1 200 OK\r\n" + SHAPES[shape] % b""
+    spot = backend.spot(raw(data if method == "GET" else data[: data.index(b"\r\n\r\n") + 4]))
+    answer = ask(gateway.port, request(method, spot.path()))
+    (date,) = answer.all("date")
+    assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 60
 
 
 # --- answers without a body ---

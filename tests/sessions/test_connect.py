@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.errors import StoreUnavailable
-from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.connect import Address, Credentials, Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness, Verdict
+from tests.redis_certificates import certificates
 from tests.redis_server import RedisServer, find_redis_server, free_port, redis_has_tls, redis_server
 from tests.sessions.world import checking, in_loop, login, opened
 
@@ -28,14 +24,28 @@ SESSION, TOKEN = "0" * 23, "0" + "t" * 22
         ("redis://h/", Endpoint("redis", "h")),
         ("redis://h:7000/5", Endpoint("redis", "h", 7000, db=5)),
         ("redis://[::1]:7000", Endpoint("redis", "::1", 7000)),
-        ("redis://:p%40%2F@h", Endpoint("redis", "h", password="p@/")),
-        ("redis://bob:p@h", Endpoint("redis", "h", username="bob", password="p")),
+        ("redis://:p%40%2F@h", Endpoint("redis", "h", auth=Credentials(password="p@/"))),
+        ("redis://bob:p@h", Endpoint("redis", "h", auth=Credentials("bob", "p"))),
         ("rediss://h", Endpoint("rediss", "h")),
         ("unix:///run/redis.sock", Endpoint("unix", port=0, path="/run/redis.sock")),
         (
             "unix://bob:p@/run/r.sock?db=2",
-            Endpoint("unix", port=0, path="/run/r.sock", db=2, username="bob", password="p"),
+            Endpoint("unix", port=0, path="/run/r.sock", db=2, auth=Credentials("bob", "p")),
         ),
+        (
+            "redis+sentinel://bob:p@h,i:7000/my%2Fname/2",
+            Endpoint(
+                "redis+sentinel",
+                port=0,
+                db=2,
+                nodes=(Address("h", 26379), Address("i", 7000)),
+                service="my/name",
+                auth=Credentials("bob", "p"),
+            ),
+        ),
+        ("rediss+sentinel://[::1]:1/s", Endpoint("rediss+sentinel", port=0, nodes=(Address("::1", 1),), service="s")),
+        ("redis+cluster://h,i:7000", Endpoint("redis+cluster", port=0, nodes=(Address("h", 6379), Address("i", 7000)))),
+        ("rediss+cluster://h/", Endpoint("rediss+cluster", port=0, nodes=(Address("h", 6379),))),
         ("memory://", Endpoint("memory", port=0)),
         ("memory://a", Endpoint("memory", port=0, path="a")),
     ],
@@ -50,8 +60,20 @@ def test_a_url_names_an_endpoint(url: str, endpoint: Endpoint) -> None:
         ("", "must begin with"),
         ("h:6379", "must begin with"),
         ("http://h", "must begin with"),
-        ("redis+sentinel://h:1,h:2/name/0", "not supported yet"),
-        ("redis+cluster://h:1", "not supported yet"),
+        ("redis+sentinel://h:1,h:2", "must name its service"),
+        ("redis+sentinel://h:1,h:2//0", "must name its service|must be a number"),
+        ("redis+sentinel://h/name/x", "must be a number"),
+        ("redis+sentinel://h/name/0?ssl=1", "must not have options"),
+        ("redis+sentinel:///name", "must name hosts"),
+        ("redis+sentinel://h,,i/name", "must name hosts"),
+        ("redis+sentinel://:s3cret@h:s3cret,i/name", "malformed"),
+        ("redis+sentinel://h:0/name", "must name hosts"),
+        ("redis+cluster://h:1,h:2/0", "a cluster has no databases"),
+        ("redis+cluster://h:1?timeout=1", "must not have options"),
+        ("redis+cluster://", "must name hosts"),
+        ("redis+cluster://" + ",".join(["h"] * 65), "at most 64"),
+        ("redis+other://h", "must begin with"),
+        ("redis://:s3cret@h:1,i:2/0", "several hosts"),
         ("redis://", "must name a host"),
         ("redis://h:s3cret", "malformed"),
         ("redis://h:99999", "malformed"),
@@ -76,7 +98,7 @@ def test_a_url_that_is_none_is_refused_and_not_repeated(url: str, message: str) 
 
 def test_credentials_given_apart_win_over_those_of_the_url_and_are_never_shown() -> None:
     endpoint = parse_url("redis://bob:inside@h", username="eve", password="outside")
-    assert (endpoint.username, endpoint.password) == ("eve", "outside")
+    assert endpoint.auth.read() == ("eve", "outside")
     assert "outside" not in repr(endpoint)
     assert "outside" not in repr(open_client(endpoint, 1))
 
@@ -89,9 +111,12 @@ def test_tls_files_need_a_tls_url(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("no PEM")
     for name in ("missing.pem", "bad.pem"):
         with pytest.raises(OSError):  # noqa: PT011  # FileNotFoundError or SSLError
-            open_client("rediss://h", 1, tls_ca=str(tmp_path / name))
-        with pytest.raises(OSError):  # noqa: PT011
-            Liveness(parse_url("rediss://h", tls_ca=str(tmp_path / name)), "gw", 1)
+            open_client(parse_url("rediss://h", tls_ca=str(tmp_path / name)), 1)
+        for url in ("rediss://h", "rediss+sentinel://h/s", "rediss+cluster://h"):
+            with pytest.raises(OSError):  # noqa: PT011
+                Liveness(
+                    parse_url(url, tls_ca=str(tmp_path / name)), "gw", 1, Epochs(open_client("memory://", 1), "gw", 1)
+                )
 
 
 @in_loop
@@ -119,10 +144,8 @@ async def test_the_database_of_the_url_is_that_of_the_store_and_of_the_live_chec
 async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix: str) -> None:
     with redis_server(["--requirepass", "s3cret:/@"]) as server:
         endpoint = parse_url(server.url, password="s3cret:/@")
-        live = Liveness(endpoint, prefix, 1)
-        live.start()
-        assert await live.alive(SESSION, TOKEN) is Verdict.ENDED
-        await live.close()
+        async with checking(endpoint, prefix) as live:
+            assert await live.alive(SESSION, TOKEN) is Verdict.ENDED
         for url in (server.url, server.url.replace("redis://", "redis://:wrong-w0rd@")):
             async with opened(url, prefix) as world, checking(url, prefix, timeout=0.25, ready=False) as refused:
                 with pytest.raises(StoreUnavailable) as caught:
@@ -135,7 +158,19 @@ async def test_a_password_is_given_by_both_and_a_wrong_one_is_unavailable(prefix
 async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: str) -> None:
     """The rights that the documentation asks for, under an ACL."""
     rights = ["on", ">pw", f"~{prefix}:*", "-@all", "+get", "+set", "+del", "+exists", "+mget", "+evalsha", "+eval"]
-    rights += ["+time", "+zadd", "+zrem", "+zrange", "+persist", "+pexpireat", "+ping", "+wait", "+hello", "+select"]
+    rights += [
+        "+time",
+        "+zadd",
+        "+zrem",
+        "+zrange",
+        "+persist",
+        "+pexpireat",
+        "+pttl",
+        "+ping",
+        "+wait",
+        "+hello",
+        "+select",
+    ]
     with redis_server() as server:
         with server.client() as admin:
             admin.execute_command("ACL", "SETUSER", "gate", *rights)
@@ -146,45 +181,11 @@ async def test_a_user_that_may_touch_nothing_but_the_prefix_is_enough(prefix: st
             await world.store.mark_used(session.id, 1)
             assert await world.store.attempt("login", "a", 10) == 0
             await world.store.revoke_token(TOKEN, 2**40)
+            await world.store.set_not_before("~issuer:u-1", 1, 60)
             assert len(await world.store.list("u-1")) == 1
             assert await live.alive(session.id, TOKEN[0] + "x" * 20) is Verdict.ALIVE
             assert await world.store.end_all("u-1") == [session.id]
             await world.store.ping()
-
-
-def certificates(directory: Path) -> None:
-    """Write ca.pem and what a server and a client at 127.0.0.1 need: node.pem, node.key; and other-ca.pem."""
-    for ca_name, node_name in (("ca", "node"), ("other-ca", "other-node")):
-        ca_key, node_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        ca = _certificate(ca_name, ca_key, ca_name, ca_key, ca=True)
-        node = _certificate(node_name, node_key, ca_name, ca_key, ca=False)
-        (directory / f"{ca_name}.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-        (directory / f"{node_name}.pem").write_bytes(node.public_bytes(serialization.Encoding.PEM))
-        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        (directory / f"{node_name}.key").write_bytes(node_key.private_bytes(serialization.Encoding.PEM, *form))
-
-
-def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
-) -> x509.Certificate:
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(key_id, critical=False)
-    )
-    if not ca:
-        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
 
 
 @pytest.mark.skipif(find_redis_server() is None or not redis_has_tls(), reason="needs a redis-server with TLS")
@@ -196,7 +197,7 @@ async def test_over_tls_the_server_is_verified_and_the_client_can_be(tmp_path: P
     with redis_server(["--tls-port", str(port), *files, "--tls-ca-cert-file", f"{tmp_path}/ca.pem"]):
         url, ca = f"rediss://127.0.0.1:{port}", f"{tmp_path}/ca.pem"
         mine = {"tls_cert": f"{tmp_path}/node.pem", "tls_key": f"{tmp_path}/node.key"}
-        client = open_client(url, 1, tls_ca=ca, **mine)
+        client = open_client(parse_url(url, tls_ca=ca, **mine), 1)
         assert await client.ping()
         await client.aclose()
         async with checking(parse_url(url, tls_ca=ca, **mine), prefix) as live:

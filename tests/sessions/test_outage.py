@@ -247,7 +247,7 @@ async def test_no_room_is_no_outage_and_gets_no_grace(own_redis: RedisServer, pr
         checking(own_redis.url, prefix, grace=60, max_waiting=1) as live,
     ):
         session = await world.store.create(login())
-        keys, tally = live.keys(session.id, TOKEN), Tally()
+        keys, tally = live.keys(session.id, session.id[0] + TOKEN[1:]), Tally()
         tally.ask(live, keys)
         await tally.all_answered()
         tally.ask(live, keys)
@@ -284,7 +284,7 @@ async def test_a_revocation_that_the_replicas_have_is_confirmed_and_replicas_are
             assert await world.store.end(session.id) is True
             await world.store.revoke_token(TOKEN, 2**40)
             with replica.client() as copy:
-                assert copy.keys(f"{prefix}:*alive*") == []
+                assert copy.keys(f"{prefix}:*session*") == []
                 assert copy.exists(f"{prefix}:{{0}}:revoked:{TOKEN}")
             assert all(name.endswith((TOKEN, ":fence")) for name in await world.names())
             assert all([await world.raw.pttl(name) > 0 for name in await world.names()])

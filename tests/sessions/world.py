@@ -10,12 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
-from gateway.sessions.connect import Endpoint, open_client
+from gateway.sessions.cluster import ClusterClient
+from gateway.sessions.connect import Endpoint, open_client, parse_url
+from gateway.sessions.epochs import Epochs
+from gateway.sessions.keyspace import DIGITS
 from gateway.sessions.liveness import LiveKeys, Liveness
 from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
 TIMEOUT = 1.0
 POLICY = SessionPolicy(refresh_ttl=600, session_ttl=3600, grace=10, max_sessions=50, leeway=10, access_ttl=60)
+
+LOOKED_INTO: dict[Endpoint, str] = {}  # where a test looks into a Redis whose user may not look
 
 P = ParamSpec("P")
 
@@ -61,11 +66,57 @@ class World:
 
     async def ends_at(self, name: str | bytes) -> float | None:
         """Return when a key ends in Unix seconds, None for never."""
-        async with self.raw.pipeline(transaction=True) as pipe:
+        raw = await self.raw.holder(name) if isinstance(self.raw, EveryNode) else self.raw
+        async with raw.pipeline(transaction=True) as pipe:
             pipe.time()
             pipe.pttl(name)
             (seconds, micros), left = await pipe.execute()
         return None if left == -1 else int(seconds) + int(micros) / 1e6 + left / 1000
+
+
+@dataclass
+class Memory:
+    """What a gateway process knows of the epochs, and which partitions it found rolled back."""
+
+    epochs: Epochs
+    rolled_back: list[str]
+
+
+class EveryNode:
+    """The raw client of a cluster: a command goes to the node of its key, one without a key to every master."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+
+    async def holder(self, name: str | bytes) -> Any:
+        key = name.encode() if isinstance(name, str) else name
+        return self._client.node(await self._client.map.owner(key.partition(b"{")[2][:1].decode()))
+
+    async def masters(self) -> list[Any]:
+        return [self._client.node(address) for address in {await self._client.map.owner(digit) for digit in DIGITS}]
+
+    async def keys(self, pattern: str) -> list[bytes]:
+        return [name for node in await self.masters() for name in await node.keys(pattern)]
+
+    async def script_flush(self) -> None:
+        for node in await self.masters():
+            await node.script_flush()
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    def __getattr__(self, command: str) -> Callable[..., Awaitable[Any]]:
+        async def run(name: str | bytes, *rest: Any) -> Any:
+            return await getattr(await self.holder(name), command)(name, *rest)
+
+        return run
+
+
+def raw_client(url: str | Endpoint, timeout: float) -> Any:
+    """Return what a test looks at the keys with."""
+    endpoint = parse_url(url) if isinstance(url, str) else url
+    client = open_client(LOOKED_INTO.get(endpoint, endpoint), timeout)
+    return EveryNode(client) if isinstance(client, ClusterClient) else client
 
 
 @asynccontextmanager
@@ -76,11 +127,13 @@ async def opened(
     *,
     timeout: float = TIMEOUT,
     wait_replicas: int = 0,
+    epochs: Epochs | None = None,
     **policy: Any,
 ) -> AsyncIterator[World]:
     """Open a store for the length of a block; `policy` is what differs from POLICY."""
-    store = SessionStore(open_client(url, timeout), prefix, replace(POLICY, **policy), timeout, wait_replicas, clock)
-    raw = open_client(url, timeout)
+    client = open_client(url, timeout)
+    store = SessionStore(client, prefix, replace(POLICY, **policy), timeout, wait_replicas, clock, epochs=epochs)
+    raw = raw_client(url, timeout)
     try:
         yield World(store, raw, prefix)
     finally:
@@ -89,11 +142,26 @@ async def opened(
 
 
 @asynccontextmanager
+async def remembering(
+    url: str | Endpoint, prefix: str, clock: Clock | None = None, *, timeout: float = TIMEOUT
+) -> AsyncIterator[Memory]:
+    """Open what a gateway process knows of the epochs for the length of a block."""
+    client = open_client(url, timeout)
+    told: list[str] = []
+    try:
+        yield Memory(Epochs(client, prefix, timeout, clock, told.append), told)
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
 async def checking(
     url: str | Endpoint, prefix: str, *, timeout: float = TIMEOUT, ready: bool = True, **more: Any
 ) -> AsyncIterator[Liveness]:
     """Run live checks for the length of a block, connected when it begins if `ready`."""
-    live = Liveness(url, prefix, timeout, **more)
+    endpoint = parse_url(url) if isinstance(url, str) else url
+    client = open_client(endpoint, timeout)
+    live = Liveness(endpoint, prefix, timeout, Epochs(client, prefix, timeout), **more)
     live.start()
     try:
         if ready:
@@ -101,6 +169,7 @@ async def checking(
         yield live
     finally:
         await live.close()
+        await client.aclose()
 
 
 async def eventually(holds: Callable[[], bool], seconds: float = 5) -> float:

@@ -39,6 +39,7 @@ def samples(telemetry: Telemetry) -> dict[str, float]:
         (lambda t: t.session("created"), 'tokengate_sessions_total{event="created"}'),
         (lambda t: t.store("rotate", 0.1), 'tokengate_store_seconds_count{operation="rotate"}'),
         (lambda t: t.store_up(True), "tokengate_store_up{}"),
+        (lambda t: t.store_rolled_back(), "tokengate_store_rollbacks_total{}"),
         (lambda t: t.check_batch(1, 0.1), "tokengate_check_batch_size_count{}"),
         (lambda t: t.check_batch(1, 0.1), 'tokengate_store_seconds_count{operation="check"}'),
         (
@@ -59,6 +60,8 @@ def test_each_event_adds_one_to_the_series_the_contract_names(act: Callable[[Tel
 def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
     families = text_string_to_metric_families(Telemetry().render().decode())
     assert {(f.name, f.type) for f in families} == {
+        ("tokengate_issuer_fetches", "counter"),
+        ("tokengate_issuer_keys_timestamp_seconds", "gauge"),
         ("tokengate_requests", "counter"),
         ("tokengate_request_seconds", "histogram"),
         ("tokengate_rejections", "counter"),
@@ -66,6 +69,7 @@ def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
         ("tokengate_sessions", "counter"),
         ("tokengate_store_seconds", "histogram"),
         ("tokengate_store_up", "gauge"),
+        ("tokengate_store_rollbacks", "counter"),
         ("tokengate_check_batch_size", "histogram"),
         ("tokengate_upstream_errors", "counter"),
         ("tokengate_connections", "gauge"),

@@ -99,7 +99,7 @@ test("two tabs over an expiry make one successor", async () => {
   const second = make({ now: stopped(), tabs: true }, brief);
   const told = new Promise((resolve) => second.onRefreshed(resolve));
   const first = await withExpired({ tabs: true });
-  assert.deepEqual(await told, { byOtherTab: true }, "the second tab has the session of the first");
+  assert.deepEqual(await told, { byOtherTab: true, kept: true }, "the second tab has the session of the first");
   const before = await rotated(brief);
   const answers = await Promise.all([first.fetch("/api/tab/1"), second.fetch("/api/tab/2")]);
   assert.deepEqual(answers.map(({ status }) => status), [200, 200]);

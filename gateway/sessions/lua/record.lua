@@ -1,18 +1,13 @@
--- Read and write a session's record; stands before every script that touches one.
+
+-- Read and write a session's record; stands before every script, after epoch.lua.
 -- The form of the record is laid down in record.py.
 
-local function clock(pushed)
-  -- Milliseconds. `pushed` is a test's clock; without one the time is that of Redis, one for all replicas.
-  if pushed ~= '' then return tonumber(pushed) end
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-
-local function read(text)
+-- Return the session, nil for what is none or belongs to another epoch than the present one.
+local function read(text, epoch)
   if not text then return nil end
-  local c, created, age, used, life, sub, client, identity =
-    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) ([^\n]+)\n([^\n]*\n[^\n]*\n[^\n]*)\n([^\n]+)$')
-  if not c then return nil end
+  local born, c, created, age, used, life, sub, client, identity =
+    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([^\n]+)\n([^\n]*\n[^\n]*\n[^\n]*)\n([^\n]+)$')
+  if not born or #born ~= 10 or tonumber(born) < epoch.born then return nil end
   local s = { counter = tonumber(c), created = tonumber(created), sub = sub, client = client, identity = identity }
   s.rotated = s.created + tonumber(age)
   s.used = used ~= '0' and s.rotated * 1000 + tonumber(used) - 1 or 0
@@ -20,10 +15,10 @@ local function read(text)
   return s
 end
 
-local function write(s)
+local function write(s, epoch)
   local used = s.used > 0 and math.max(0, s.used - s.rotated * 1000) + 1 or 0
   local life = s.expires > 0 and s.expires - s.rotated or 0
-  return string.format('%d %d %d %d %d ', s.counter, s.created, s.rotated - s.created, used, life)
+  return string.format('%010d %d %d %d %d %d ', epoch.born, s.counter, s.created, s.rotated - s.created, used, life)
     .. s.sub .. '\n' .. s.client .. '\n' .. s.identity
 end
 
@@ -70,8 +65,8 @@ local function index(user, sid, expires)
   keep_until_latest(user)
 end
 
-local function remove(session, alive, user, sid)
-  redis.call('DEL', session, alive)
+local function remove(session, user, sid)
+  redis.call('DEL', session)
   redis.call('ZREM', user, sid)
   keep_until_latest(user)
 end

@@ -1,0 +1,16 @@
+"""Faults of Redis and of the way to it, under load, against real gateways.
+
+python -m tests.chaos           every fault in turn, and one table (`make chaos`)
+pytest tests/chaos              the same faults, shorter
+
+proxy       the way to Redis: a TCP proxy that delays, loses, cuts and falsifies
+servers     Redis servers that are killed, restored, demoted; the backend
+client      a client's kept connection
+ledger      what clients were answered, and every law that an answer broke
+load        the clients
+sessions    the sessions that they use, and those that have ended
+world       two gateways, their proxies, their Redis
+faults      the table of faults
+run         one fault, from its beginning to the return of the service, and its laws
+report      the table
+"""
