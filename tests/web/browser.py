@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -27,7 +27,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 PATIENCE = 20_000  # ms for anything to come about on a loaded machine
-PHONE = {"width": 360, "height": 740}
+PHONE: ViewportSize = {"width": 360, "height": 740}
 _REFUSALS = re.compile(  # Chromium's line for each request and each WebSocket that is refused
     r"Failed to load resource: the server responded with a status of 4\d\d|"
     r"Failed to load resource: net::ERR_INTERNET_DISCONNECTED|"  # and where a test has cut the network

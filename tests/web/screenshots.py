@@ -15,7 +15,7 @@ from tests.web.browser import chromium, visit
 from tests.web.sites import Demo, demo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
-SIZE = {"width": 1200, "height": 860}
+SIZE = {"width": 1280, "height": 940}
 NARROW = {"width": 640, "height": 860}
 _CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 _DEVICES = (
@@ -48,7 +48,7 @@ def _demo_page(context: BrowserContext, site: Demo) -> Page:
     page.get_by_role("button", name="Call /api/hello").click()
     expect(page.locator("#timeline li")).to_have_count(7)
     page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
-    expect(page.locator("#life-text")).to_contain_text("24 of 30 s")
+    expect(page.locator("#life-text")).to_contain_text("23 of 30 s")
     return page
 
 

@@ -28,6 +28,7 @@ const live = new Live(client, {
   served: document.body.dataset.live === "yes",
 });
 const refreshed = { this: 0, others: 0 };
+let wasSignedIn = false;
 let leaving = false; // this tab signs out by itself
 
 // --- in and out ---
@@ -36,6 +37,7 @@ client.onRefreshed(({ byOtherTab }) => {
   refreshed[byOtherTab ? "others" : "this"] += 1;
   by("by-this").textContent = refreshed.this;
   by("by-others").textContent = refreshed.others;
+  say(news(byOtherTab));
   show();
 });
 
@@ -61,12 +63,19 @@ by("sign-out").addEventListener("click", async () => {
   leaving = false;
 });
 
+function news(byOtherTab) {
+  if (!wasSignedIn) return byOtherTab ? "Signed in by another tab." : "Signed in already: the cookie has brought a new access token.";
+  if (byOtherTab) return "Another tab has refreshed, and handed on the new token.";
+  return "Refreshed: a new access token, and nobody had to sign in again.";
+}
+
 function user() {
   return { username: by("username").value, password: by("password").value };
 }
 
 function show() {
   const { signedIn } = client;
+  wasSignedIn = signedIn;
   const held = by("signed-in").contains(document.activeElement);
   by("sign-in").inert = signedIn;
   by("signed-in").inert = !signedIn;
@@ -93,9 +102,16 @@ function farewell(reason) {
 
 let calls; // the interval
 
-by("call").addEventListener("click", () => told(call));
+by("call").addEventListener("click", () =>
+  told(async () => {
+    const known = by("message").textContent;
+    const name = await call();
+    if (name && by("message").textContent === known) say(`The backend was told ${name}. Step 3 is about its token.`);
+  }),
+);
 by("again").addEventListener("change", ({ target }) => keepCalling(target.checked));
 
+/** Call the backend; the user it was told, undefined where the call was refused. */
 async function call() {
   const response = await client.fetch("/api/hello", { headers: { "X-Auth-Request-User": "root" } });
   const seen = response.ok ? await response.json() : undefined;
@@ -103,6 +119,7 @@ async function call() {
     place.textContent = seen?.headers[place.dataset.header] ?? "-";
   }
   by("all").textContent = seen ? JSON.stringify(seen, undefined, 2) : "Nothing: tokengate refused the call.";
+  return seen?.headers["x-auth-request-user"];
 }
 
 function keepCalling(on) {
@@ -146,6 +163,4 @@ async function told(act) {
   }
 }
 
-await told(async () => {
-  if (await client.restore()) say("Signed in already: the cookie has brought a new access token.");
-});
+await told(() => client.restore());

@@ -3,7 +3,7 @@
 const MOST = 200; // lines
 
 const BY_ERROR = {
-  expired_token: "The token has expired. The page refreshes and sends the request again.",
+  expired_token: "The token has expired: the page refreshes and sends it again.",
   revoked_token: "The session has ended: its token is refused, though it has not expired.",
   missing_token: "Nobody is signed in. The backend has seen nothing of it.",
   invalid_grant: "The session has ended: there is no new token.",
