@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import struct
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from tests.e2e.backends import Backend, Call
 from tests.e2e.harness import AUDIENCE, ISSUER, Gateway, Site, route, until
@@ -308,6 +310,66 @@ def test_an_upload_under_way_is_refused_when_its_session_ends(pair: tuple[Gatewa
         sign_out(pair[1], token)
         assert client.answer("POST").error == (401, "revoked_token")
     assert gone.wait(5)
+
+
+def test_a_stream_ends_within_a_second_of_the_revocation_of_its_token_alone(
+    pair: tuple[Gateway, Gateway], backend: Backend
+) -> None:
+    token = pair[0].login("bob")["access_token"]
+    with Client(pair[0].port) as client:
+        opened(client, upgrade(backend.spot(echo).path("/guarded"), token))
+        body = f"token={token}".encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert ask(pair[1].port, request("POST", "/auth/revoke", headers, body)).status == 200
+        begun = time.monotonic()
+        assert closing(client.rest()) == (4401, b"The session has ended")
+        assert time.monotonic() - begun < WITHIN
+
+
+def test_of_many_streams_those_end_whose_session_does(pair: tuple[Gateway, Gateway], backend: Backend) -> None:
+    spot = backend.spot(echo)
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for at in range(24):
+            tokens = pair[0].login(("alice", "bob")[at % 2])
+            client = stack.enter_context(Client(pair[0].port))
+            opened(client, upgrade(spot.path("/guarded"), tokens["access_token"]))
+            clients.append((client, tokens["session_id"]))
+        until(lambda: pair[0].metric("tokengate_connections", side="upstream") >= 24, "all are open")
+        for client, session in clients[::5]:
+            assert pair[1].operate("DELETE", f"/admin/sessions/{session}").status == 204
+            begun = time.monotonic()
+            assert closing(client.rest()) == (4401, b"The session has ended")
+            assert time.monotonic() - begun < WITHIN
+        for at, (client, _) in enumerate(clients):
+            if at % 5:
+                client.send(frame(b"still", mask=b"abcd"))
+                assert b"".join(client._exactly(11)) == frame(b"still", mask=b"abcd")
+
+
+def test_a_stream_that_is_kept_ends_within_a_second_of_its_sessions_natural_end(site: Site, backend: Backend) -> None:
+    """Nobody ends it, so nothing counts it: its record told when it would be."""
+    tokens = {"issuer": ISSUER, "audience": AUDIENCE, "signing_keys": str(site.directory / "keys")}
+    lives = {"access_ttl": "1s", "leeway": "0s", "refresh_ttl": "3s", "session_ttl": "3s"}
+    routes = [route("/keeping/", backend.url, on_stream_expiry="keep")]
+    with site.serve(routes=routes, tokens={**tokens, **lives}) as gateway, Client(gateway.port) as client:
+        begun = time.time()
+        opened(client, upgrade(backend.spot(echo).path("/keeping"), gateway.login()["access_token"]))
+        assert closing(client.rest()) == (4401, b"The session has ended")
+        assert 1.5 < time.time() - begun < 3 + WITHIN
+
+
+def test_a_stream_whose_session_was_taken_out_of_redis_by_hand_ends_a_little_later(
+    site: Site, pair: tuple[Gateway, Gateway], backend: Backend
+) -> None:
+    tokens = pair[0].login("bob")
+    with redis.Redis.from_url(site.redis_url) as client, Client(pair[0].port) as stream:
+        opened(stream, upgrade(backend.spot(echo).path("/guarded"), tokens["access_token"]))
+        names = list(client.scan_iter(f"{site.prefix}:*:session:{tokens['session_id']}", 1000))
+        assert client.delete(*names) == 1
+        begun = time.monotonic()
+        assert closing(stream.rest()) == (4401, b"The session has ended")
+        assert time.monotonic() - begun < 12
 
 
 # --- the end of the token ---

@@ -2,6 +2,7 @@
 
 target   what a target is, and all of them by name
 tokens   tokens, keys and the strict readers
+foreign  what other issuers publish and sign
 paths    paths and targets
 heads    headers, cookies, addresses: pure functions of the data plane
 wires    whole connections: arbitrary requests, arbitrary answers, in arbitrary pieces

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOMS = ("tokens", "paths", "heads", "wires", "texts")
+ROOMS = ("tokens", "foreign", "paths", "heads", "wires", "texts")
 INSTRUMENTED = ["gateway", "tomllib"]
 LONGEST = 5000  # bytes of an input; longer ones find little and cost time
 INPUT_SECONDS = 20

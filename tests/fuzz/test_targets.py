@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import heads, paths, texts, tokens, wires
+from tests.fuzz import foreign, heads, paths, texts, tokens, wires
 from tests.fuzz.__main__ import main
 from tests.fuzz.target import CORPUS, TARGETS, Target
 
-ROOMS = (tokens, paths, heads, wires, texts)
+ROOMS = (tokens, foreign, paths, heads, wires, texts)
 SLOW = dict.fromkeys(("requests", "answers", "settings_file", "environment", "redaction"), 120) | {
     "settings_secret": 40
 }

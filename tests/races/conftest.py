@@ -5,6 +5,7 @@ All their processes are started before the first of them is waited for.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.backends import Backend, raw_backend
-from tests.e2e.harness import Gateway, Site, route, running
+from tests.e2e.harness import Gateway, Site, route, running, until
 from tests.redis_server import RedisServer
 
 SCALE = max(1, int(os.environ.get("RACES_SCALE", "1")))  # how many times the examples, rounds and seconds of CI
+REDIS = {"timeout": "5s"}  # a busy machine is no outage here
+READY_SECONDS = 50.0  # five processes that start at once on two busy cores
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,16 @@ def cluster(site: Site, backend: Backend, processes: Sequence[Process]) -> Itera
     spot = backend.spot()
     with ExitStack() as stack:
         replicas = [
-            stack.enter_context(site.serve(words, ready=0, environ=environ, routes=routes, **sections))
+            stack.enter_context(site.serve(words, ready=0, environ=environ, routes=routes, redis=REDIS, **sections))
             for words, environ, sections in processes
         ]
         for replica in replicas:
-            replica.wait_ready()
+            until(functools.partial(_ready, replica), f"ready: {replica!r}\n{replica.log}", READY_SECONDS)
         yield Cluster(site, tuple(replicas), spot.path("/live"), spot.path("/renewing"))
+
+
+def _ready(replica: Gateway) -> bool:
+    return replica.readiness() == 200
 
 
 @pytest.fixture(autouse=True)

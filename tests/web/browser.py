@@ -29,7 +29,7 @@ ARGUMENTS = (
 PATIENCE = 20_000  # ms for anything to come about on a loaded machine
 PHONE: ViewportSize = {"width": 360, "height": 740}
 _REFUSALS = re.compile(  # Chromium's line for each request and each WebSocket that is refused
-    r"Failed to load resource: the server responded with a status of 4\d\d|"
+    r"Failed to load resource: the server responded with a status of [45]\d\d|"
     r"Failed to load resource: net::ERR_INTERNET_DISCONNECTED|"  # and where a test has cut the network
     r"WebSocket connection to '[^']*' failed: HTTP Authentication failed"
 )
