@@ -22,6 +22,7 @@ from gateway.tokens import rotation
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
+PAGES += sorted((ROOT / "clients").glob("*/README.md"))
 
 UNANSWERED = {errors.Unauthorized.code}  # what no request is answered with
 MADE_BY_BENCH = {"benchmarks.json", "benchmarks.svg"}

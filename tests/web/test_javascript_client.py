@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 from tests.e2e.harness import PASSWORD, Gateway, Site, route, until
 from tests.redis_server import RedisServer
 from tests.web.blocking import without_cookies
-from tests.web.client_page import client_page
+from tests.web.client_page import CLIENT, client_page
 from tests.web.conftest import Visit
 
 BRIEF = 4  # seconds that tokens live on the second gateway
@@ -222,6 +222,18 @@ def test_a_websocket_that_is_closed_with_4401_each_time_is_opened_with_growing_p
     first, _, third, fourth = page.evaluate("times.slice(0, 4)")
     assert third - first >= 0.25
     assert fourth - third >= 0.5
+
+
+def test_the_websocket_of_the_readme_does_what_it_says(visitor: Visit, gateway: Gateway) -> None:
+    readme = (CLIENT.parent / "README.md").read_text().partition("\n## WebSockets\n")[2]
+    code = readme.partition("```js\n")[2].partition("```")[0].replace("console.log", "logged")
+    page = visit(visitor().new_page(), gateway)
+    sign_in(page)
+    logged = "window.said = []; window.logged = (...words) => said.push(words.join(' '));"
+    page.add_script_tag(content=f"{logged}\n{code}")
+    wait_for(page, "each time it is connected")
+    page.evaluate("client.logout()")
+    wait_for(page, "ended: 4401")
 
 
 def test_a_websocket_of_nobody_ends_at_once(visitor: Visit, gateway: Gateway) -> None:

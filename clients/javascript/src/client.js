@@ -142,9 +142,10 @@ class Tokengate {
   async logout() {
     const refreshToken = this.#session?.refreshToken ?? (await this.#kept.get());
     const headers = this.#token?.value ? { Authorization: `Bearer ${this.#token.value}` } : {};
-    this.#forget("logout");
+    const gone = this.#forget("logout");
     const content = refreshToken ? { refresh_token: refreshToken } : {};
-    const { response } = await this.#api.post("/auth/logout", content, headers, { text: OUT_HERE });
+    const told = this.#api.post("/auth/logout", content, headers, { text: OUT_HERE });
+    const { response } = await told.finally(() => gone);
     if (!response.ok && response.status !== 401 && errorCode(response) !== "invalid_grant") throw refusal(response);
   }
 
@@ -340,16 +341,17 @@ class Tokengate {
     this.#tell("refreshed", { byOtherTab: true, kept: true });
   }
 
-  /** Be signed out, and tell so unless it was never known whether there is a session at all. */
+  /** Be signed out, and tell so unless it was never known whether there is a session; resolves when nothing is kept. */
   #forget(reason, told = false) {
     const session = this.#session;
     this.#session = this.#token = undefined;
     this.#restored = Promise.resolve(false);
-    this.#kept.remove();
-    if (!session || session.unsure) return;
+    const gone = this.#kept.remove();
+    if (!session || session.unsure) return gone;
     this.#ended = session.id;
     if (!told) this.#tabs.tell({ kind: "signed-out", id: session.id, reason });
     this.#tell("signedOut", { reason });
+    return gone;
   }
 
   #tell(event, detail) {
