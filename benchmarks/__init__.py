@@ -17,6 +17,8 @@ gateway             the same for tokengate
 asgi_proxy          the peer that one would write in an afternoon: Starlette and httpx
 websocket_backend   what answers upgrades
 grants              rates and costs of login and refresh
+slices              two workers against one, each with a slice of a core
+streams             what it costs to watch streams
 footprint           memory of idle connections and of WebSockets
 results             a run as JSON
 report              a run as Markdown tables, and whether the targets are met

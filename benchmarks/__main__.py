@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import chart, credentials, envoy, footprint, grants, machine, peers, report
+from benchmarks import chart, credentials, envoy, footprint, grants, machine, peers, report, slices, streams
 from benchmarks.gateway import tokengate
 from benchmarks.measure import Load, Peer, Sample, run
 from benchmarks.report import BODIES, GET, HALF, OURS, TWO, UNCHECKED_ENVOY
 from benchmarks.results import Footprints, Results, load, save
 
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 65536)\n'
+# Peers that differ from another by what they do with a token alone: beside that, a load says nothing new of them.
+VARIANTS = ("jwt_verify", "jwt_authn", "ext_authz")
 LOADS = (
     Load(GET, "/1k", 32),
     Load("GET of 1 KiB, 1 connection", "/1k", 1),
@@ -27,6 +29,7 @@ LOADS = (
     Load(BODIES, "/1m", 8),
     Load("POST of 64 KiB, 32 connections", "/post", 32, POST),
 )
+STANDING = 8.0  # seconds for which streams are watched
 DOCS = Path("docs")
 MARKS = ("<!-- tables: begin, made by `python -m benchmarks --docs` -->", "<!-- tables: end -->")
 Starts = dict[str, Callable[[], contextlib.AbstractContextManager[Peer]]]
@@ -49,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="nginx and tokengate alone, the first load, three rounds")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of each load (default 5)")
-    parser.add_argument("--seconds", type=float, default=4, help="length of a round, whole seconds (default 4)")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a round, whole seconds (default 2)")
     parser.add_argument(
         "--only", default="", metavar="TEXT|TEXT", help="peers whose name has one of these; nginx always"
     )
@@ -75,6 +78,8 @@ def _run(given: argparse.Namespace) -> Results:
         bench.loads()
         if not given.quick:
             bench.grants()
+            bench.slices()
+            bench.streams()
             bench.footprints()
     return results
 
@@ -166,12 +171,14 @@ class Bench:
             self.results.loads[HALF] = self._measure(Load(HALF, "/1k", 32, rate=rate))
 
     def _measure(self, load: Load) -> dict[str, list[Sample]]:
-        for peer in self.started.values():  # connections and caches
+        every = load.name in (GET, HALF)
+        chosen = {name: peer for name, peer in self.started.items() if every or not any(v in name for v in VARIANTS)}
+        for peer in chosen.values():  # connections and caches
             run(load, peer, 1, self.store)
-        samples: dict[str, list[Sample]] = {name: [] for name in self.started}
+        samples: dict[str, list[Sample]] = {name: [] for name in chosen}
         for at in range(self.given.rounds):
             _say(f"{load.name}: round {at + 1} of {self.given.rounds}")
-            for name, peer in self.started.items():
+            for name, peer in chosen.items():
                 samples[name].append(run(load, peer, self.given.seconds, self.store))
         return samples
 
@@ -185,6 +192,39 @@ class Bench:
             _say(f"login and refresh: round {at + 1} of {self.given.rounds}")
             for name, measure in ((grants.LOGIN, grants.login), (grants.REFRESH, grants.refresh)):
                 self.results.grants.setdefault(name, []).append(measure(peer, self.given.seconds, self.store))
+
+    def slices(self) -> None:
+        """Measure two workers against one where neither has a core to itself."""
+        if self.results.scales or OURS not in self.started:
+            return
+        _say("two workers beside one, a slice of a core each")
+        folder = self.folder / "slices"
+        folder.mkdir(mode=0o755)
+
+        def start(workers: int) -> contextlib.AbstractContextManager[Peer]:
+            return tokengate(f"{workers} of them", folder, self.target, self.port, self.credentials, workers=workers)
+
+        try:
+            self.results.slices = slices.measure(start, self.given.rounds, self.given.seconds, self.store)
+        except slices.Unavailable as error:
+            self.results.slices = str(error)
+
+    def streams(self) -> None:
+        """Measure what it costs to watch streams, on a gateway started afresh."""
+        if OURS not in self.started:
+            return
+        _say(f"watching {streams.STREAMS:,} streams")
+        folder = self.folder / "streams"
+        folder.mkdir(mode=0o755)
+        quick = streams.quick_users(folder, self.credentials)
+        with (
+            footprint.websocket_backend(folder) as target,
+            tokengate(OURS, folder, target, self.port, quick) as peer,
+        ):
+            try:
+                self.results.watched = streams.watch(peer, self.store, STANDING)
+            except (footprint.NotTaken, OSError) as error:
+                self.results.watched = f"not measured: {error}"
 
     # --- memory ---
 

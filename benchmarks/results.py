@@ -11,6 +11,7 @@ import orjson
 
 from benchmarks.footprint import Footprint
 from benchmarks.measure import Sample
+from benchmarks.streams import Watched
 
 Rounds = dict[str, list[Sample]]  # peer -> a sample for each round, rounds in the same order for all
 Footprints = dict[str, "Footprint | str"]  # peer -> what was measured, or why it was not
@@ -20,7 +21,8 @@ Footprints = dict[str, "Footprint | str"]  # peer -> what was measured, or why i
 class Results:
     """One run. `loads` and `grants` are by the name of the load, `hash_cost` in CPU seconds.
 
-    `scales` says that two workers had a core each; `absent` why a peer is not in the run.
+    `scales` says that two workers had a core each; `absent` why a peer is not in the run. `slices` are the rounds of
+    one worker and of two with a slice of a core each, or why there are none; `watched` what 10,000 streams cost.
     """
 
     machine: dict[str, str | int]
@@ -34,6 +36,8 @@ class Results:
     hash_cost: float = 0.0
     idle: Footprints = field(default_factory=dict)
     websockets: Footprints = field(default_factory=dict)
+    slices: Rounds | str = "not asked for"
+    watched: Watched | str = "not asked for"
 
 
 def save(results: Results, path: Path) -> None:
@@ -47,6 +51,10 @@ def load(path: Path) -> Results:
     raw["loads"] = {name: _rounds(rounds) for name, rounds in raw["loads"].items()}
     raw["grants"] = _rounds(raw["grants"])
     raw["idle"], raw["websockets"] = _footprints(raw["idle"]), _footprints(raw["websockets"])
+    if isinstance(raw.get("slices"), dict):
+        raw["slices"] = _rounds(raw["slices"])
+    if isinstance(raw.get("watched"), dict):
+        raw["watched"] = Watched(**raw["watched"])
     return Results(**raw)
 
 

@@ -97,8 +97,8 @@ def _token(connection: http.client.HTTPConnection, body: bytes) -> str:
 
 def _used(peer: Peer, store: int, seconds: float) -> tuple[float, float]:
     """Return the CPU seconds a second of the peer and of the store over so many seconds."""
-    before = machine.precise_seconds(peer.pids), machine.precise_seconds([store]), time.monotonic()
+    before = machine.cpu_seconds(peer.pids), machine.cpu_seconds([store]), time.monotonic()
     time.sleep(seconds)
-    after = machine.precise_seconds(peer.pids), machine.precise_seconds([store]), time.monotonic()
+    after = machine.cpu_seconds(peer.pids), machine.cpu_seconds([store]), time.monotonic()
     passed = after[2] - before[2]
     return (after[0] - before[0]) / passed, (after[1] - before[1]) / passed

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import chart, grants, report
+from benchmarks import chart, grants, machine, report, slices
 from benchmarks.footprint import Footprint
 from benchmarks.machine import Cores
 from benchmarks.measure import Sample, read
 from benchmarks.report import BODIES, GET, HALF, LIMIT, OURS, TWO
 from benchmarks.results import Results, load, save
+from benchmarks.streams import Watched
 
 WRK = """Running 4s test @ http://127.0.0.1:1/1k
   Latency Distribution
@@ -67,6 +71,8 @@ def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds(results: Results) -> 
 
 def test_a_run_is_the_same_after_it_was_saved_and_loaded(results: Results, tmp_path: Path) -> None:
     results.grants = {grants.REFRESH: [sample(0.3)]}
+    results.slices = {slices.ONE: [sample(0.2)], slices.TWO: [sample(0.4)]}
+    results.watched = Watched(10_000, 0.003, 0.002)
     save(results, tmp_path / "run.json")
     assert load(tmp_path / "run.json") == results
 
@@ -102,6 +108,38 @@ def test_two_workers_are_compared_where_they_have_a_core_each(results: Results) 
     results.scales = True
     results.loads[GET][TWO] = [sample(0.06, requests=1700)] * 2
     assert [target.met for target in report.targets(results) if "2 workers" in target.text] == [False]
+
+
+def test_without_a_core_for_each_two_workers_are_compared_in_slices_of_one(results: Results) -> None:
+    results.slices = {slices.ONE: [sample(0.25, requests=900)] * 2, slices.TWO: [sample(0.5, requests=1710)] * 2}
+    (target,) = [target for target in report.targets(results) if "2 workers" in target.text]
+    assert (target.found, target.met) == ("1.90 (a quarter of a core each)", True)
+    assert "| 2 workers, a quarter of a core each |" in report.document(results)
+
+
+def test_without_slices_the_reason_is_said(results: Results) -> None:
+    results.slices = "no CPU quota can be set: Read-only file system"
+    (target,) = [target for target in report.targets(results) if "2 workers" in target.text]
+    assert target.met is None
+    assert "Read-only file system" in target.found
+
+
+def test_the_cost_of_watched_streams_is_that_of_ten_thousand(results: Results) -> None:
+    results.watched = Watched(5_000, 0.002, 0.001)
+    (target,) = [target for target in report.targets(results) if "streams" in target.text]
+    assert (target.found, target.met) == ("4.00", True)
+    assert "| tokengate | 5,000 | 2.0 | 1.0 |" in report.document(results)
+
+
+def test_the_clock_of_a_process_counts_its_work_and_not_its_rest() -> None:
+    before, began = machine.cpu_seconds([os.getpid()]), time.process_time()
+    while time.process_time() - began < 0.05:
+        pass
+    assert machine.cpu_seconds([os.getpid()]) - before >= 0.05
+    with subprocess.Popen(["sleep", "10"]) as child:
+        before = machine.cpu_seconds([child.pid])
+        assert machine.cpu_seconds([child.pid]) - before < 0.05
+        child.kill()
 
 
 def test_the_chart_is_well_formed_and_has_a_bar_for_each_peer(results: Results) -> None:
