@@ -98,6 +98,7 @@ test("a sign-in that comes while a refresh is under way is the one that stands",
   const refreshed = client.refresh();
   await gate.answered;
   const login = client.login({ username: "carol", password: site.password });
+  await Promise.race([login, new Promise((resolve) => setTimeout(resolve, 500))]); // time to overtake the refresh
   gate.letGo();
   await Promise.all([refreshed, login]);
   assert.equal(await user(client), "u-carol");
