@@ -24,7 +24,7 @@ _REFRESH = """local tokens = {{ {tokens} }}
 local first, last = 1, #tokens
 local headers = {{ ["Content-Type"] = "application/x-www-form-urlencoded" }}
 function request()
-  local token = tokens[first]
+  local token = tokens[first] or ""  -- one is lost with each refresh that fails, and counted as an error
   tokens[first] = nil
   first = first + 1
   return wrk.format("POST", "/auth/token", headers, "grant_type=refresh_token&refresh_token=" .. token)

@@ -209,6 +209,7 @@ def oauth2_proxy(folder: Path, target: int, jwks_url: str, token: str) -> Iterat
         "--email-domain=*",
         "--skip-jwt-bearer-tokens",
         "--skip-provider-button",
+        "--api-route=^/",  # 401 rather than a redirect to sign in
         "--request-logging=false",
         "--auth-logging=false",
         "--standard-logging=false",

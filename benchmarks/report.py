@@ -77,7 +77,8 @@ def _row(name: str, rounds: Rounds) -> list[str]:
 
 def targets(results: Results) -> list[Target]:
     """Return the targets that this run has something to say about."""
-    loads, found = results.loads, []
+    loads = {name: rounds for name, rounds in results.loads.items() if OURS in rounds and LIMIT in rounds}
+    found: list[Target] = []
     if GET in loads:
         found += _get_targets(loads[GET], results)
     if BODIES in loads:

@@ -20,13 +20,13 @@ import orjson
 
 from benchmarks import footprint, machine
 from benchmarks.credentials import PASSWORD, Credentials
+from benchmarks.footprint import TRIES
 from benchmarks.measure import Peer
 
 STREAMS = 10_000
 USERS = 1_000
 SETTLE = 2.0  # seconds, so that what opening them took is over
 SPARE = 512  # open files for all but the streams, which take two each
-TRIES = 20  # of a login or an upgrade on a machine that is busy with something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +58,10 @@ def watch(peer: Peer, store: int, seconds: float, count: int = STREAMS) -> Watch
     before = _used(peer, store, seconds)
     with contextlib.ExitStack() as stack:
         for token in _tokens(peer, count):
-            _open(replace(peer, headers={"Authorization": f"Bearer {token}"}), stack)
+            footprint.open_websocket(replace(peer, headers={"Authorization": f"Bearer {token}"}), stack)
         time.sleep(SETTLE)
         during = _used(peer, store, seconds)
     return Watched(count, during[0] - before[0], during[1] - before[1])
-
-
-def _open(peer: Peer, stack: contextlib.ExitStack) -> None:
-    for left in reversed(range(TRIES)):
-        try:
-            footprint.open_websocket(peer, stack)
-        except footprint.NotTaken:
-            if not left:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 def _tokens(peer: Peer, count: int) -> Iterator[str]:

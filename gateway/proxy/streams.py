@@ -175,16 +175,18 @@ class Watched:
     `ends` is when that ends at the latest, in Unix seconds; -inf where it is not known.
     """
 
-    __slots__ = ("_stream", "ends", "keys", "over")
+    __slots__ = ("_read", "_stream", "ends", "keys", "over")
 
     def __init__(self, stream: Stream, keys: LiveKeys) -> None:
         self._stream = stream
         self.keys = keys
         self.ends = keys.ends()
         self.over = False
+        self._read = keys.usual  # the reply that `ends` was read from
 
     def __call__(self, verdict: int) -> None:
         if verdict == ENDED:
             self._stream.end_stream("revoked")
-        elif verdict == ALIVE:
+        elif verdict == ALIVE and self.keys.usual is not self._read:
+            self._read = self.keys.usual
             self.ends = self.keys.ends()

@@ -104,6 +104,13 @@ def test_a_target_is_met_missed_or_not_measured(results: Results) -> None:
     }
 
 
+def test_a_run_of_other_peers_alone_says_nothing_of_the_targets(results: Results) -> None:
+    del results.loads[GET][OURS]
+    results.idle = {}
+    assert report.targets(results) == []
+    assert "| nginx |" in report.document(results)
+
+
 def test_two_workers_are_compared_where_they_have_a_core_each(results: Results) -> None:
     results.scales = True
     results.loads[GET][TWO] = [sample(0.06, requests=1700)] * 2
