@@ -5,18 +5,19 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench soak chaos clean
+.PHONY: help demo test lint bench soak chaos fuzz clean
 
 help:
-	@echo "make demo   serve the gateway, an embedded store and a sample backend on this machine"
+	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
 	@echo "make test   run the tests; PYTEST_ARGS=... is passed on"
 	@echo "make lint   formatting, lints, types and the map of imports"
 	@echo "make bench  measure the cost of a request beside nginx"
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
 	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
+	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
 	@echo "make clean  remove $(VENV) and what tools left behind"
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	$(BIN)/tokengate demo
 
 test: $(VENV)/.installed-test
@@ -37,15 +38,20 @@ soak: $(VENV)/.installed-test
 chaos: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
+FUZZ_SECONDS ?= 30
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 
-$(VENV)/.installed: EXTRA =
+$(VENV)/.installed-demo: EXTRA = [demo]
 $(VENV)/.installed-test: EXTRA = [test]
 $(VENV)/.installed-dev: EXTRA = [dev]
+$(VENV)/.installed-fuzz: EXTRA = [fuzz]
 
 # A stamp each, so that nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@
 

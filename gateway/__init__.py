@@ -6,14 +6,16 @@
     tls         the certificate of the listener, replaced while it serves
     parts       what a worker is made of, each part from the settings
     backends    what routes say of their backends, as groups of upstreams
+    issuers     what the settings say of other issuers, as rules and sources of keys
     settings/   one TOML file, the environment and mounted secrets, read once
     proxy/      the data plane: requests of clients, passed to backends
     api/        the control plane: sign-in, refresh, sessions, revocation, management
     web/        the pages for people: pure
+    demo/       what `tokengate demo` shows: a sample backend and its page
     gate        raw credentials and a route's rule -> who is calling
-    grants      who gets tokens: sign-in and refresh
+    grants      who gets tokens: sign-in, exchange and refresh
     sessions/   state: who is signed in, kept in Redis
-    identity/   who a user is: a webhook or a users file
+    identity/   who a user is: a webhook, a users file, or another issuer
     tokens/     pure: keys, access tokens, refresh tokens and the rules of their rotation
     telemetry/  metrics, logs, the audit trail
     errors      every answer other than success

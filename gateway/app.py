@@ -24,7 +24,9 @@ from gateway.gate import Gate
 from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
+from gateway.identity.jwks import IssuerKeys
 from gateway.identity.passwords import PasswordPool
+from gateway.issuers import issuer_rules, key_sources, reporter
 from gateway.parts import (
     Keys,
     cookie_path,
@@ -46,6 +48,7 @@ from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
 from gateway.tokens.access import AccessRule
+from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
@@ -88,7 +91,11 @@ class Worker:
             observe=self.telemetry.check_batch,
         )
         self.store = open_store(settings, client, self.telemetry.store, self.epochs)
-        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway)
+        self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
+        others = self.issuers if settings.issuers else None
+        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
+        sources = key_sources(settings.issuers, self.issuers, self.verifier)
+        self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
         self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
         self.provider = CurrentProvider(open_provider(settings))
@@ -101,6 +108,7 @@ class Worker:
             access_cookie=settings.cookies.access,
             allow_same_site=settings.cookies.allow_same_site,
             issuer=tokens.issuer,
+            issuer_keys=self.issuer_keys,
         )
         self.grants = Grants(
             self.provider,
@@ -110,18 +118,24 @@ class Worker:
             limits(settings),
             settings.identity.recheck_on_refresh,
             self.telemetry,
+            issuers=self.issuers,
         )
         self.backends = Backends(self.loop, self.telemetry)
         self.plane = self._plane()
         self.backends.settle(taken=True)
         self.api = create_api(self._services())
         self.management = create_management(self._management())
+        self.listening = False  # set by the server, whose listener comes last
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself."""
+        """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself.
+
+        So does another issuer whose keys cannot be fetched: its tokens are answered 503 until they can.
+        """
         self.epochs.start()
         self.liveness.start()
+        self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
     async def stop(self) -> None:
@@ -131,6 +145,7 @@ class Worker:
         self.backends.close()
         self.plane.wheel.stop()
         self.plane.streams.stop()
+        await self.issuer_keys.close()
         await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
@@ -140,7 +155,7 @@ class Worker:
 
     def failing(self) -> list[str]:
         """Name what keeps this replica from serving (readyz)."""
-        checks = {"redis": self.liveness.up, "draining": not self.plane.draining}
+        checks = {"listening": self.listening, "redis": self.liveness.up, "draining": not self.plane.draining}
         return [name for name, passed in checks.items() if not passed]
 
     async def reload_keys(self) -> Mapping[str, Any]:
@@ -267,7 +282,7 @@ class Worker:
         return Management(
             grants=self.grants,
             store=self.store,
-            revoker=Revoker(self.grants, self.verifier, self.refresh_tokens),
+            revoker=Revoker(self.grants, self.gate, self.refresh_tokens),
             telemetry=self.telemetry,
             failing=self.failing,
             reload_keys=self.reload_keys,

@@ -12,11 +12,9 @@ import os
 import ssl
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-JWKS_TIMEOUT = 5.0  # seconds
-JWKS_LIMIT = 1 << 20  # bytes
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256")  # a test holds it against the keyring's
 
 _config = click.option(
@@ -266,21 +262,13 @@ def _check_redis(settings: Settings) -> str:
 
 
 def _check_jwks(settings: Settings) -> str:
-    for position, issuer in enumerate(settings.issuers):
-        try:
-            _fetch_jwks(issuer.jwks_url)
-        except (OSError, HTTPException, ValueError) as error:  # urllib.error.URLError is an OSError
-            raise ValueError(f"issuers.{position}.jwks_url: {issuer.jwks_url}: {_reason(error)}") from None
-    return f"{len(settings.issuers)} other issuers"
+    from gateway.issuers import check_keys
 
+    async def fetch() -> list[int]:
+        return [len(await check_keys(position, issuer)) for position, issuer in enumerate(settings.issuers)]
 
-def _fetch_jwks(url: str) -> None:
-    """Raise OSError or ValueError unless a JWK Set is there (RFC 7517 5)."""
-    with urllib.request.urlopen(url, timeout=JWKS_TIMEOUT) as answer:  # noqa: S310  # settings take https alone
-        document = json.loads(answer.read(JWKS_LIMIT))
-    keys = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(keys, list) or not keys:
-        raise ValueError("has no keys")
+    found = asyncio.run(fetch())
+    return f"{len(found)} other issuers" + (f", {sum(found)} keys" if found else "")
 
 
 _CHECKS: dict[str, Callable[[Settings], str]] = {

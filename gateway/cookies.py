@@ -42,6 +42,8 @@ class Tokens(Protocol):
     def refresh_token(self) -> str: ...
     @property
     def refresh_expires_at(self) -> int: ...
+    @property
+    def refreshed_at(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,17 @@ class Cookies:
     access: str = ""
     allow_same_site: bool = False
 
-    def hand_out(self, tokens: Tokens, now: float) -> Headers:
-        """Return the headers that hand out tokens; `now` in Unix seconds.
+    def hand_out(self, tokens: Tokens) -> Headers:
+        """Return the headers that hand out tokens.
+
+        How long a cookie lives is the store's word alone: by a clock of this machine that is ahead, it might have
+        ended before it begins. Where an answer is given again, that is longer than the session by the time since.
 
         The access cookie lives as long as the refresh cookie: it must still come when its token has
         expired, for that pair is what is refreshed in place.
         """
         end = tokens.refresh_expires_at
-        lifetime = min(FOREVER, max(0, end - int(now))) if end else FOREVER
+        lifetime = min(FOREVER, max(0, end - tokens.refreshed_at)) if end else FOREVER
         headers = [_header(self.refresh, tokens.refresh_token, lifetime, self.path)]
         if self.access:
             headers.append(_header(self.access, tokens.access_token, lifetime, "/"))

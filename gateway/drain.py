@@ -101,6 +101,14 @@ class Server(uvicorn.Server):
         finally:
             self._reloading = None
 
+    # --- the begin ---
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; management did so before, and may say that this replica is ready only from here on."""
+        await super().startup(sockets)
+        if self.started and self.worker is not None:
+            self.worker.listening = True
+
     # --- the end ---
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -60,6 +60,23 @@ class InvalidToken(Unauthorized):
     challenge = ', error="invalid_token", error_description="The access token is not valid"'
 
 
+class EarlyToken(InvalidToken):
+    """All is good but the time: `iat` or `nbf` is to come. `claims` is what the token said (evidence)."""
+
+    def __init__(self, claims: Claims, reason: str) -> None:
+        super().__init__(reason)
+        self.claims = claims
+
+
+class UnknownKey(InvalidToken):
+    """No key of the token's issuer has the kid that the token names: it may have got new ones in the meantime."""
+
+    def __init__(self, issuer: str, token: bytes) -> None:
+        super().__init__("no key of its issuer has this kid")
+        self.issuer = issuer
+        self.token = token
+
+
 class ExpiredToken(Unauthorized):
     """The signature is good and `exp` has passed. `claims` is what the token said (evidence)."""
 
@@ -110,6 +127,22 @@ class InvalidRequest(GatewayError):
         super().__init__(reason or detail)
         if detail:
             self.description = detail  # type: ignore[misc]  # narrows the class's text for this one
+
+
+class InvalidTarget(GatewayError):
+    """RFC 8693 2.2.2: a token was asked for another service than this one."""
+
+    status = 400
+    code = "invalid_target"
+    description = "No token for this audience or resource can be had here"
+
+
+class InvalidScope(GatewayError):
+    """RFC 6749 5.2: a scope was asked for that the subject token does not have."""
+
+    status = 400
+    code = "invalid_scope"
+    description = "The scope exceeds that of the subject token"
 
 
 class UnsupportedGrantType(GatewayError):
@@ -214,6 +247,17 @@ class IdentityUnavailable(GatewayError):
     status = 503
     code = "identity_unavailable"
     description = "Sign-in is not available at the moment"
+
+
+class IssuerUnavailable(IdentityUnavailable):
+    """The token is one of another issuer, none of whose keys could be fetched since the start."""
+
+    description = "The keys of the token's issuer cannot be had at the moment"
+
+    def __init__(self, issuer: str, token: bytes) -> None:
+        super().__init__("no keys of this issuer were ever loaded", retry_after=1)
+        self.issuer = issuer
+        self.token = token
 
 
 class StoreUnavailable(GatewayError):

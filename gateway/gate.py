@@ -13,7 +13,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway import cookies
-from gateway.errors import GatewayError, InvalidToken, MissingToken, RevokedToken, StoreUnavailable
+from gateway.errors import (
+    GatewayError,
+    InvalidToken,
+    IssuerUnavailable,
+    MissingToken,
+    RevokedToken,
+    StoreUnavailable,
+    UnknownKey,
+)
 from gateway.sessions.liveness import LiveKeys, Liveness, Verdict
 from gateway.tokens.access import AccessRule, decide
 from gateway.tokens.claims import Claims
@@ -23,8 +31,18 @@ ENDED = int(Verdict.ENDED)
 MARK_AGAIN = 1.0  # seconds
 
 
+# What a fetch of the issuer's keys may mend: worth one wait (`Gate.wait_for_keys`).
+KeyMissing = UnknownKey | IssuerUnavailable
+
+
 class Verifier(Protocol):
     def verify(self, token: bytes, now: float) -> Claims: ...
+
+
+class IssuerKeys(Protocol):
+    """Fetches the keys of other issuers (identity.jwks)."""
+
+    def want(self, issuer: str) -> Awaitable[None] | None: ...
 
 
 class Gate:
@@ -33,13 +51,15 @@ class Gate:
     `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
     lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
-    what makes the refresh token handed out with it count as used (rotation table).
+    what makes the refresh token handed out with it count as used (rotation table). `issuer_keys` fetches the keys
+    of other issuers, None where there are none.
     """
 
     __slots__ = (
         "_allow_same_site",
         "_clock",
         "_issuer",
+        "_issuer_keys",
         "_liveness",
         "_mark_used",
         "_marking",
@@ -59,6 +79,7 @@ class Gate:
         access_cookie: str = "",
         allow_same_site: bool = False,
         issuer: str = "",
+        issuer_keys: IssuerKeys | None = None,
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
@@ -67,6 +88,7 @@ class Gate:
         self._mark_used = mark_used
         self._clock = clock
         self._issuer = issuer
+        self._issuer_keys = issuer_keys
         self._allow_same_site = allow_same_site
         self.access_cookie = access_cookie.encode()
         self._marking: set[asyncio.Task[None]] = set()
@@ -109,8 +131,36 @@ class Gate:
         )
 
     def verify(self, token: bytes) -> Claims:
-        """Return the claims of a token. Raises InvalidToken or ExpiredToken."""
+        """Return the claims of a token. Raises InvalidToken or ExpiredToken, and KeyMissing's for another issuer's."""
         return self._verifier.verify(token, self._clock())
+
+    async def verify_patiently(self, token: bytes) -> Claims:
+        """As `verify`; waits for the keys of the token's issuer where a fetch of them could mend the error."""
+        try:
+            return self.verify(token)
+        except (UnknownKey, IssuerUnavailable) as error:
+            return await self.wait_for_keys(error)
+
+    def wait_for_keys(self, error: KeyMissing) -> Awaitable[Claims]:
+        """Return what to await for the claims of a token whose key is missing. Raises `error` where nothing is to come.
+
+        At most two fetches are waited for: one under way may have begun before its issuer had the new key.
+        """
+        fetch = self._issuer_keys.want(error.issuer) if self._issuer_keys is not None else None
+        if fetch is None:
+            raise error
+        return self._verify_after(fetch, error)
+
+    async def _verify_after(self, fetch: Awaitable[None], error: KeyMissing) -> Claims:
+        await fetch
+        try:
+            return self.verify(error.token)
+        except (UnknownKey, IssuerUnavailable) as again:
+            more = self._issuer_keys.want(again.issuer) if self._issuer_keys is not None else None
+            if more is None:
+                raise
+        await more
+        return self.verify(error.token)
 
     def ask(self, claims: Claims, answer: Callable[[int], None]) -> None:
         """Ask the store whether the session lives; `answer(verdict)` comes later, exactly once."""
@@ -121,8 +171,14 @@ class Gate:
         """Return what is asked about a token, made once for it."""
         keys: LiveKeys | None = claims.memo.get("live")
         if keys is None:
-            keys = claims.memo["live"] = self._liveness.keys(claims.sid, claims.jti)
+            keys = claims.memo["live"] = self._live_keys(claims)
         return keys
+
+    def _live_keys(self, claims: Claims) -> LiveKeys:
+        other = claims.foreign
+        if other is not None:
+            return self._liveness.foreign_keys(other.subject_id, other.token_id, claims.iat)
+        return self._liveness.keys(claims.sid, claims.jti)
 
     def settle(self, claims: Claims | None, rule: AccessRule, verdict: int, *, mark: bool = True) -> None:
         """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass.
@@ -156,14 +212,16 @@ class Gate:
         if by_cookie and (method not in cookies.SAFE or _upgrades(headers)):
             own = host or b"".join(all_of(headers, b"host")[:1]).decode("latin-1")
             self.check_origin(headers, own, [scheme])
-        claims = self.verify(token) if token is not None else None
-        verdict = ALIVE
-        if claims is not None and rule.live:
-            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self.ask(claims, lambda v: None if future.done() else future.set_result(v))
-            verdict = await future
+        claims = await self.verify_patiently(token) if token is not None else None
+        verdict = await self.check(claims) if claims is not None and rule.live else ALIVE
         self.settle(claims, rule, verdict)
         return claims
+
+    async def check(self, claims: Claims) -> int:
+        """Return the verdict of a live check made from here on."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.ask(claims, lambda verdict: None if future.done() else future.set_result(verdict))
+        return await future
 
     def _mark(self, claims: Claims) -> None:
         claims.memo["used"] = True

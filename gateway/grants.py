@@ -1,36 +1,42 @@
-"""Who gets tokens, and who loses them: login, refresh, logout, revocation.
+"""Who gets tokens, and who loses them: login, exchange, refresh, logout, revocation.
 
 Laws:
 - An attempt is counted before a password or a refresh is looked at, so that guessing costs its allowance.
 - A token is minted from what the store answered, and nothing is awaited between the two: a refresh that
   lost against a revoke has nothing to hand out (contract 6.3).
 - Every change leaves one audit line; a refresh also counts by its outcome.
+- Users of another issuer live in a namespace of their own (its `exchange_prefix`): no local sign-in can give a
+  subject in it, and to sign such a user out ends both their sessions here and the issuer's tokens.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import time
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import (
+    GatewayError,
     IdentityUnavailable,
     InvalidCredentials,
     InvalidGrant,
+    InvalidRequest,
     NotFound,
     TooManyAttempts,
 )
+from gateway.identity import fields
+from gateway.identity.counted import alike, network
+from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
 from gateway.sessions.store import Rotation, SessionStore, Unconfirmed
 from gateway.telemetry import Telemetry, audit
+from gateway.tokens.claims import Claims
+from gateway.tokens.foreign import IssuerRules, Issuers
 from gateway.tokens.refresh import RefreshToken, RefreshTokens
 from gateway.tokens.rotation import Outcome
 from gateway.tokens.signer import AccessToken, CannotMint, Signer
 
-_ACCENTS = frozenset(map(chr, range(0x300, 0x370)))  # combining marks of Latin, Greek and Cyrillic
 _SERVED = frozenset({Outcome.ROTATED, Outcome.REPLAYED})
 
 
@@ -47,7 +53,8 @@ class Limits:
 class TokenSet:
     """What a login or a refresh hands out. Times are Unix seconds; `refresh_expires_at` 0 = never.
 
-    `outcome` is "login", "rotated" or "replayed".
+    `refresh_expires_at` and `refreshed_at`, when the session was begun or last rotated, are the store's, the
+    others the signer's. `outcome` is "login", "rotated" or "replayed".
     """
 
     access_token: str = field(repr=False)
@@ -55,13 +62,26 @@ class TokenSet:
     expires_in: int
     refresh_token: str = field(repr=False)
     refresh_expires_at: int
+    refreshed_at: int
     session_id: str
     scope: str
     outcome: str
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session begins: a device by its name, the client's address, its program."""
+
+    device: str
+    ip: str
+    user_agent: str
+
+
 class Grants:
-    """Gives and takes tokens. `recheck`: ask the provider about the user at every refresh."""
+    """Gives and takes tokens. `recheck`: ask the provider about the user at every refresh.
+
+    `issuers` are the other issuers whose tokens are accepted.
+    """
 
     def __init__(
         self,
@@ -73,6 +93,7 @@ class Grants:
         recheck: bool,
         telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
+        issuers: Issuers | None = None,
     ) -> None:
         self._provider = provider
         self._store = store
@@ -82,6 +103,15 @@ class Grants:
         self._recheck = recheck
         self._telemetry = telemetry
         self._clock = clock
+        self._issuers = issuers or Issuers([], 0.0)
+        self._namespaces = {
+            rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix
+        }
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the tokens of any issuer can be exchanged for a session."""
+        return bool(self._namespaces)
 
     def take_up(self, limits: Limits, recheck: bool) -> None:
         """Go by these from here on (a reload)."""
@@ -95,6 +125,8 @@ class Grants:
         try:
             await self._limit_login(username, ip)
             identity = await self._provider.authenticate(username, password, device, ip)
+            if self._namespace(identity.subject) is not None:
+                raise IdentityUnavailable("identity: the subject lies in the namespace of another issuer")
         except (InvalidCredentials, TooManyAttempts) as error:
             audit("login_failed", subject=username, ip=ip, reason=error.code, request_id=request_id)
             self._telemetry.session("login_failed")
@@ -103,6 +135,42 @@ class Grants:
         audit("login", subject=session.subject, session_id=session.id, ip=ip, request_id=request_id)
         self._telemetry.session("created")
         return self._token_set(session, access, "login")
+
+    async def exchange(
+        self,
+        claims: Claims,
+        place: Place,
+        still_alive: Callable[[], Awaitable[None]],
+        *,
+        scope: str | None = None,
+        request_id: str = "",
+    ) -> TokenSet:
+        """Begin a session for a verified, living token of another issuer (RFC 8693): a sign-in on a device.
+
+        `still_alive` raises where the token has been revoked in the meantime; it is asked once the session is
+        there, so that whoever revokes the token ends the session or has it never handed out. `scope` narrows the
+        token's own. Raises InvalidRequest, InvalidScope, TooManyAttempts, StoreUnavailable, and what
+        `still_alive` raises.
+        """
+        rules = self._issuers.rules(claims.iss)
+        if rules is None or not rules.exchange_prefix:
+            raise InvalidRequest("subject_token is of an issuer whose tokens are not exchanged")
+        identity = exchanged(claims, rules, scope)
+        await self._limit("login-user", alike(identity.subject), self._limits.login_per_user)
+        session, access = await self._begin(identity, place.device, place.ip, place.user_agent)
+        try:
+            await still_alive()
+        except GatewayError:
+            await self._store.end(session.id)
+            raise
+        told = {"subject": session.subject, "session_id": session.id, "ip": place.ip, "request_id": request_id}
+        audit("login", by="token exchange", **told)
+        self._telemetry.session("created")
+        return self._token_set(session, access, "login")
+
+    async def limit_exchange(self, ip: str) -> None:
+        """Count an attempt to exchange a token. Raises TooManyAttempts, StoreUnavailable."""
+        await self._limit("login-ip", network(ip), self._limits.login_per_ip)
 
     async def refresh(self, refresh_token: str | bytes, ip: str, *, request_id: str = "") -> TokenSet:
         """Present a refresh token (RFC 6749 6, RFC 9700 4.14.2).
@@ -163,8 +231,17 @@ class Grants:
     async def end_sessions(
         self, subject: str, *, keep: str = "", by: str, ip: str = "", request_id: str = ""
     ) -> list[str]:
-        """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable."""
-        told = {"subject": subject, "by": by, "ip": ip, "request_id": request_id}
+        """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable.
+
+        For a user of another issuer who is to keep none, the tokens of that issuer are void too: they would
+        give the next session.
+        """
+        rules = self._namespace(subject)
+        if rules is not None and not keep:
+            await self._set_not_before(rules, subject.removeprefix(rules.exchange_prefix))
+        return await self._end_all(subject, keep, {"subject": subject, "by": by, "ip": ip, "request_id": request_id})
+
+    async def _end_all(self, subject: str, keep: str, told: dict[str, str]) -> list[str]:
         try:
             ended = await self._store.end_all(subject, keep)
         except Unconfirmed as error:
@@ -181,9 +258,56 @@ class Grants:
         await self._store.revoke_token(token_id, expires_at)
         audit("token_revoked", token_id=token_id, subject=subject, by=by, ip=ip, request_id=request_id)
 
+    async def logout_foreign(self, claims: Claims, *, ip: str = "", request_id: str = "") -> None:
+        """Revoke the caller's own token of another issuer. Raises StoreUnavailable."""
+        if claims.foreign is not None:
+            await self._store.revoke_token(claims.foreign.token_id, claims.exp)
+            audit("logout", token_id=claims.foreign.token_id, subject=claims.sub, ip=ip, request_id=request_id)
+
+    async def void_foreign(
+        self, issuer: str, subject: str, *, issued_at: int = 0, by: str, ip: str = "", request_id: str = ""
+    ) -> None:
+        """Void all tokens that another issuer gave a user until now, and end the sessions they were exchanged for.
+
+        `subject` is the user as the issuer names them. `issued_at` is the time of a token that must be among
+        those, though the issuer's clock may be ahead. Raises StoreUnavailable, InvalidRequest.
+        """
+        rules = self._issuers.rules(issuer)
+        if rules is None:
+            raise InvalidRequest("the issuer is none of the configured ones")
+        try:
+            fields.name(subject)
+        except ValueError:
+            raise InvalidRequest("the subject is none that a token can have") from None
+        await self._set_not_before(rules, subject, issued_at)  # first: what is exchanged from here on is refused
+        told = {"subject": subject, "reason": f"tokens of {issuer}", "by": by, "ip": ip, "request_id": request_id}
+        if rules.exchange_prefix:
+            await self._end_all(rules.exchange_prefix + subject, "", told)
+        else:
+            audit("sessions_revoked", **told)
+
+    def knows_issuer(self, issuer: str) -> bool:
+        """Tell whether this is one of the other issuers."""
+        return self._issuers.rules(issuer) is not None
+
+    def foreign_token_id(self, issuer: str, jti: str) -> str:
+        """Return what a token of one of the other issuers is known by in the store."""
+        rules = self._issuers.rules(issuer)
+        return rules.token_id(jti) if rules is not None else jti
+
     async def limit_client(self, ip: str) -> None:
         """Count an attempt to authenticate as a client of the introspection. Raises TooManyAttempts."""
         await self._limit("client-ip", network(ip), self._limits.login_per_ip)
+
+    async def _set_not_before(self, rules: IssuerRules, subject: str, issued_at: int = 0) -> None:
+        now = self._clock()
+        moment = max(int(now), issued_at)
+        life = moment - now + rules.max_ttl + 2 * self._issuers.leeway + 1  # by the slowest of the clocks
+        await self._store.set_not_before(rules.subject_id(subject), moment, life)
+
+    def _namespace(self, subject: str) -> IssuerRules | None:
+        """Return the issuer whose users' sessions have subjects like this one, None for a local user's."""
+        return next((rules for prefix, rules in self._namespaces.items() if subject.startswith(prefix)), None)
 
     async def _limit_login(self, username: str, ip: str) -> None:
         # The address first: one that is over its own limit must not use up a user's.
@@ -223,13 +347,18 @@ class Grants:
             self._telemetry.refreshed("expired" if error.reason == "expired" else "unknown")
             raise
 
-    async def _recheck_user(self, presented: RefreshToken, ip: str, request_id: str) -> NewIdentity:
-        """Ask the provider whether the user may go on (contract 3, recheck_on_refresh)."""
+    async def _recheck_user(self, presented: RefreshToken, ip: str, request_id: str) -> NewIdentity | None:
+        """Ask the provider whether the user may go on (contract 3, recheck_on_refresh).
+
+        None for a user of another issuer, whom the provider does not know.
+        """
         session = await self._store.get(presented.session_id)
         if session is None:
             await self._store.end(presented.session_id)  # it may have ended a moment ago, with too few replicas
             self._telemetry.refreshed(Outcome.UNKNOWN.value)
             raise InvalidGrant("unknown")
+        if self._namespace(session.subject) is not None:
+            return None
         identity = await self._provider.recheck(session.subject, session.id)
         if identity is None or _changed(session.credential_version, identity.credential_version):
             await self.end_session(session.id, by="identity recheck", ip=ip, request_id=request_id)
@@ -262,36 +391,11 @@ class Grants:
             expires_in=max(0, access.expires_at - int(self._clock())),
             refresh_token=refresh,
             refresh_expires_at=session.expires_at,
+            refreshed_at=session.rotated_at,
             session_id=session.id,
             scope=session.scope,
             outcome=outcome,
         )
-
-
-def network(ip: str) -> str:
-    """Return what a rate limit counts as one place: an IPv4 address, or the /64 of an IPv6 one.
-
-    One IPv6 customer commands a whole /64 (RFC 6177). What is no address stands for itself.
-    """
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-def alike(username: str) -> str:
-    """Return what a rate limit counts as one user: whatever a provider may take for one.
-
-    That is `Alice`, `alice `, full-width letters, and what databases' collations do not tell apart: accents, and
-    characters that are not seen. Two users who share a limit by this are no harm.
-    """
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", username).casefold())
-    return "".join(c for c in folded if c not in _ACCENTS and unicodedata.category(c) != "Cf").strip()
 
 
 def _changed(known: str, told: str) -> bool:

@@ -92,7 +92,9 @@ def open_store(
         session_ttl=tokens.session_ttl,
         grace=tokens.refresh_grace,
         max_sessions=tokens.max_sessions_per_user,
-        leeway=tokens.leeway,
+        # An entry of the blacklist must outlive its token wherever that is judged: by a clock that is behind by as
+        # much as the leeway allows, and a moment before Redis is asked.
+        leeway=2 * tokens.leeway + redis.timeout,
         access_ttl=tokens.access_ttl,
     )
     return SessionStore(

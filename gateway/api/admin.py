@@ -52,7 +52,16 @@ async def list_sessions(site: Management, request: Request) -> Response:
 
 
 async def end_sessions(site: Management, request: Request) -> Response:
-    await site.grants.end_sessions(request.path_params["subject"], **_by(request))
+    """`?issuer=` means a user of another issuer, by the subject that it knows them by."""
+    given = request.query_params.multi_items()
+    subject = request.path_params["subject"]
+    match given:
+        case []:
+            await site.grants.end_sessions(subject, **_by(request))
+        case [("issuer", issuer)]:
+            await site.grants.void_foreign(_known(site, issuer), subject, **_by(request))
+        case _:
+            raise InvalidRequest("the only query is issuer, once")
     return empty()
 
 
@@ -62,13 +71,15 @@ async def end_session(site: Management, request: Request) -> Response:
 
 
 async def revoke(site: Management, request: Request) -> Response:
-    """`{"token"}` of either kind, or `{"jti", "exp"}` where only the log knows it."""
+    """`{"token"}` of any kind, or `{"jti", "exp"}` where only the log knows it, of another `"issuer"` if need be."""
     given = await body.json_object(request)
     match given:
         case {"token": str(token)} if len(given) == 1 and token:
             await site.revoker.revoke(token, site.clock(), **_by(request))
         case {"jti": str(token_id), "exp": int(expires_at)} if len(given) == 2:
             await _revoke_id(site, request, token_id, expires_at)
+        case {"jti": str(token_id), "exp": int(expires_at), "issuer": str(issuer)} if len(given) == 3:
+            await _revoke_id(site, request, token_id, expires_at, _known(site, issuer))
         case _:
             raise InvalidRequest("token, or jti and exp, must be given")
     return empty()
@@ -85,10 +96,21 @@ async def reload_keys(site: Management, request: Request) -> Response:
     return json_answer(kids)
 
 
-async def _revoke_id(site: Management, request: Request, token_id: str, expires_at: int) -> None:
+async def _revoke_id(
+    site: Management, request: Request, token_id: str, expires_at: int, issuer: str | None = None
+) -> None:
     if not _TOKEN_ID.fullmatch(token_id) or isinstance(expires_at, bool) or not 0 < expires_at < _MAX_DATE:
         raise InvalidRequest("jti or exp is malformed")
+    if issuer is not None:
+        token_id = site.grants.foreign_token_id(issuer, token_id)
     await site.grants.revoke_token(token_id, expires_at, **_by(request))
+
+
+def _known(site: Management, issuer: str) -> str:
+    """Return the issuer of one of [[issuers]]. Raises InvalidRequest."""
+    if not site.grants.knows_issuer(issuer):
+        raise InvalidRequest("issuer is none of the configured ones")
+    return issuer
 
 
 def _by(request: Request) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api import body, cookies
+from gateway.api import body
 from gateway.api.services import Services, client_ip, request_id, user_agent
-from gateway.api.token import token_response
+from gateway.api.token import refresh_in_cookie, token_response
 from gateway.errors import InvalidRequest
 
 MAX_PASSWORD = 1024  # bytes
@@ -23,14 +23,10 @@ async def login(services: Services, request: Request) -> Response:
     username = body.line(body.required(given, "username"), "username")
     password = body.required(given, "password")
     device = body.line(given.get("device", ""), "device")
-    place = given.get("refresh_in", "body")
     if len(password.encode()) > MAX_PASSWORD:
         raise InvalidRequest("password is too long")
-    if place not in ("body", "cookie"):
-        raise InvalidRequest("refresh_in must be body or cookie")
-    if place == "cookie":
-        cookies.check_origin(request, services.issuer, services.cookies)
+    in_cookie = refresh_in_cookie(services, request, given)
     tokens = await services.grants.login(
         username, password, device, client_ip(request), user_agent(request), request_id=request_id(request)
     )
-    return token_response(services, tokens, in_cookie=place == "cookie")
+    return token_response(services, tokens, in_cookie=in_cookie)

@@ -7,9 +7,17 @@ from starlette.responses import Response
 
 from gateway.api import body
 from gateway.api.answers import empty, json_answer, only_header
-from gateway.api.services import SIGNED_IN, Services, Verifier, client_ip, request_id
-from gateway.errors import GatewayError, InvalidGrant, StoreUnavailable, Unauthorized
-from gateway.gate import require
+from gateway.api.services import SIGNED_IN, Services, client_ip, request_id
+from gateway.errors import (
+    EarlyToken,
+    ExpiredToken,
+    GatewayError,
+    InvalidGrant,
+    IssuerUnavailable,
+    StoreUnavailable,
+    Unauthorized,
+)
+from gateway.gate import Gate, require
 from gateway.grants import Grants
 from gateway.tokens.claims import Claims
 from gateway.tokens.metadata import server_metadata
@@ -22,34 +30,41 @@ async def revoke(services: Services, request: Request) -> Response:
     `token_type_hint` is not needed: the two kinds cannot be taken for each other.
     """
     token = body.required(await body.parameters(request), "token")
-    revoker = Revoker(services.grants, services.verifier, services.refresh_tokens)
+    revoker = Revoker(services.grants, services.gate, services.refresh_tokens)
     await revoker.revoke(token, services.clock(), by="holder", ip=client_ip(request), request_id=request_id(request))
     return empty(200)
 
 
 class Revoker:
-    """Revokes a token of either kind: a refresh token ends its session, an access token only itself."""
+    """Revokes a token of any kind: a refresh token ends its session, an access token only itself."""
 
-    def __init__(self, grants: Grants, verifier: Verifier, refresh_tokens: RefreshTokens) -> None:
+    def __init__(self, grants: Grants, gate: Gate, refresh_tokens: RefreshTokens) -> None:
         self._grants = grants
-        self._verifier = verifier
+        self._gate = gate
         self._refresh_tokens = refresh_tokens
 
     async def revoke(self, token: str, now: float, *, by: str, ip: str = "", request_id: str = "") -> None:
-        """Raises StoreUnavailable. A token that is not valid (any more) needs no revocation."""
+        """Raises StoreUnavailable, and IssuerUnavailable for a token of an issuer whose keys were never there.
+
+        A token that was never valid needs no revocation. Its times are not looked at: another replica's clock, by
+        which the token is good, may be the right one.
+        """
         try:
             presented = self._refresh_tokens.read(token, now)
         except InvalidGrant:
-            await self._revoke_access(token, now, by, ip, request_id)
+            await self._revoke_access(token, by, ip, request_id)
         else:
             await self._grants.logout(presented.session_id, ip=ip, request_id=request_id)
 
-    async def _revoke_access(self, token: str, now: float, by: str, ip: str, request_id: str) -> None:
+    async def _revoke_access(self, token: str, by: str, ip: str, request_id: str) -> None:
         try:
-            claims = self._verifier.verify(token.encode(), now)
+            claims = await self._gate.verify_patiently(token.encode())
+        except (EarlyToken, ExpiredToken) as error:
+            claims = error.claims
         except Unauthorized:
             return
-        await self._grants.revoke_token(claims.jti, claims.exp, subject=claims.sub, by=by, ip=ip, request_id=request_id)
+        token_id = claims.foreign.token_id if claims.foreign is not None else claims.jti
+        await self._grants.revoke_token(token_id, claims.exp, subject=claims.sub, by=by, ip=ip, request_id=request_id)
 
 
 async def introspect(services: Services, request: Request) -> Response:
@@ -62,7 +77,7 @@ async def introspect(services: Services, request: Request) -> Response:
     token = body.required(await body.parameters(request), "token")
     try:
         claims = require(await services.gate.admit([(b"authorization", b"Bearer " + token.encode())], SIGNED_IN))
-    except StoreUnavailable:
+    except (StoreUnavailable, IssuerUnavailable):
         raise
     except GatewayError:
         return json_answer({"active": False})
@@ -78,4 +93,4 @@ async def jwks(services: Services, request: Request) -> Response:
 
 
 async def metadata(services: Services, request: Request) -> Response:
-    return json_answer(server_metadata(services.issuer))
+    return json_answer(server_metadata(services.issuer, exchange=services.grants.exchanges))

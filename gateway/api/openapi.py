@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.tokens.metadata import TOKEN_EXCHANGE
+
 Json = dict[str, Any]
 
 _TEXT: Json = {"type": "string"}
@@ -16,7 +18,7 @@ _BEARER: list[Json] = [{"accessToken": []}]
 _OPEN: list[Json] = []
 
 _ERRORS = {
-    400: "`invalid_request`, `invalid_grant`, `unsupported_grant_type` or `bad_request`",
+    400: "`bad_request`, `invalid_request`, `invalid_grant`, `unsupported_grant_type`, `invalid_scope`, `..._target`",
     401: "`missing_token`, `expired_token`, `revoked_token`, `invalid_token`, `invalid_credentials`, `invalid_client`",
     403: "`insufficient_scope` or `csrf_rejected`",
     404: "`no_route` or `not_found`",
@@ -24,7 +26,14 @@ _ERRORS = {
     408: "`request_timeout`",
     413: "`body_too_large`: a body may have 64 KiB",
     429: "`too_many_attempts`, with `Retry-After`",
-    503: "`store_unavailable`, `identity_unavailable` or `draining`, with `Retry-After`",
+    503: "`store_unavailable` or `draining`, with `Retry-After`, or `identity_unavailable`",
+}
+# What an error has beside its code, by status, and whether always
+_ERROR_HEADERS: dict[int, tuple[str, bool, str]] = {
+    401: ("WWW-Authenticate", False, "RFC 6750 3; not with `invalid_credentials`"),
+    405: ("Allow", True, "RFC 9110 10.2.1"),
+    429: ("Retry-After", True, "seconds"),
+    503: ("Retry-After", False, "seconds"),
 }
 _BODY = (400, 408, 413)
 _GUARDED = (401, 503)
@@ -37,13 +46,16 @@ def document() -> Json:
         "info": {
             "title": "tokengate",
             "version": "1",
-            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`.",
+            "description": "Sign-in, refresh, sessions and revocation. Every answer has `Cache-Control: no-store`. "
+            "Whatever the operation, what is not valid HTTP gets 400 `bad_request`, a head that is too large 431 "
+            "`headers_too_large`, a method that is not served 405 `method_not_allowed`, and whoever comes to a gateway "
+            "that has too much to do 503 `overloaded`, each in the shape of `Error`.",
         },
         "paths": _paths(),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": _security_schemes(),
-            "responses": {f"Error{status}": _error(text) for status, text in _ERRORS.items()},
+            "responses": {f"Error{status}": _error(status, text) for status, text in _ERRORS.items()},
         },
     }
 
@@ -85,13 +97,28 @@ def _login() -> Json:
 
 def _token() -> Json:
     properties: Json = {
-        "grant_type": {"const": "refresh_token"},
+        "grant_type": {"enum": ["refresh_token", TOKEN_EXCHANGE]},
         "refresh_token": _TEXT | {"description": "left out where the refresh cookie is sent"},
-    }
+    } | _exchange_properties()
     body = _parameters_body(["grant_type"], properties)
-    done = _tokens("The new tokens, the refresh token the way it came")
+    done = _tokens("The new tokens; after a refresh the refresh token the way it came")
     security: list[Json] = [{}, {"refreshCookie": []}]
-    return _operation("refresh", "Refresh (RFC 6749 6)", security, done, (*_BODY, 403, 429, 503), body)
+    summary = "Refresh (RFC 6749 6), or exchange a token of another issuer (RFC 8693)"
+    return _operation("refresh", summary, security, done, (*_BODY, 403, 429, 503), body)
+
+
+def _exchange_properties() -> Json:
+    """The parameters of RFC 8693 2.1, for grant_type token-exchange alone."""
+    kind = "urn:ietf:params:oauth:token-type:"
+    return {
+        "subject_token": _TEXT | {"description": "for an exchange: a token of an issuer that allows it"},
+        "subject_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt", f"{kind}id_token"]},
+        "requested_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt"]},
+        "audience": _TEXT | {"description": "the gateway's own, tokens.audience"},
+        "scope": _TEXT | {"description": "part of the subject token's"},
+        "device": _TEXT | {"maxLength": 255},
+        "refresh_in": {"enum": ["body", "cookie"], "default": "body"},
+    }
 
 
 def _logout() -> Json:
@@ -103,7 +130,7 @@ def _logout() -> Json:
 
 def _list_sessions() -> Json:
     schema: Json = {"type": "array", "items": _ref("Session")}
-    done = _content("The caller's sessions", {"type": "object", "properties": {"sessions": schema}})
+    done = _content("The caller's sessions", _object({"sessions": schema}))
     return _operation("listSessions", "My sessions", _BEARER, done, _GUARDED)
 
 
@@ -114,7 +141,7 @@ def _end_sessions() -> Json:
 
 
 def _end_session() -> Json:
-    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 404))
+    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 400, 404))
 
 
 def _me() -> Json:
@@ -139,7 +166,8 @@ def _account_page() -> Json:
     note: Json = {"name": "note", "in": "query", "schema": _TEXT, "description": "what has just been done"}
     security: list[Json] = [{}, {"refreshCookie": []}]
     done = _html("The user's devices, or the form to sign in")
-    return _operation("accountPage", "The page for people", security, done, ()) | {"parameters": [note]}
+    page = _operation("accountPage", "The page for people", security, done | _told(400, 503), ())
+    return page | {"parameters": [note]}
 
 
 def _account_form() -> Json:
@@ -148,16 +176,18 @@ def _account_form() -> Json:
     schema: Json = {"type": "object", "required": ["do"], "properties": properties}
     body: Json = {"required": True, "content": {_FORM: {"schema": schema}}}
     done: Json = {"303": {"description": "Done: back to the page"}} | _html("The session of the cookie is over")
-    refused = {
-        str(status): _html("What went wrong, in words")["200"] for status in (400, 401, 403, 404, 408, 413, 429, 503)
-    }
+    refused = _told(400, 401, 403, 404, 408, 413, 429, 503)
     security: list[Json] = [{}, {"refreshCookie": []}]
     return _operation("accountForm", "One of the page's forms", security, done | refused, (), body)
 
 
 def _asset() -> Json:
     found: Json = {"200": {"description": "Styles, script or icon"}}
-    return _operation("accountAsset", "A file of the account page", _OPEN, found, (404,))
+    return _operation("accountAsset", "A file of the account page", _OPEN, found, (400, 404))
+
+
+def _told(*statuses: int) -> Json:
+    return {str(status): _html("What went wrong, in words")["200"] for status in statuses}
 
 
 def _html(text: str) -> Json:
@@ -173,12 +203,12 @@ def _verify() -> Json:
 
 
 def _jwks() -> Json:
-    keys: Json = {"type": "object", "properties": {"keys": {"type": "array", "items": {"type": "object"}}}}
+    keys = _object({"keys": {"type": "array", "items": {"type": "object"}}})
     return _operation("jwks", "Public keys (RFC 7517)", _OPEN, _content("A JWK Set", keys), ())
 
 
 def _metadata() -> Json:
-    done = _content("Metadata", {"type": "object"})
+    done = _content("Metadata", _object({"issuer": _TEXT}))
     return _operation("metadata", "Server metadata (RFC 8414)", _OPEN, done, ())
 
 
@@ -215,17 +245,24 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error(text: str) -> Json:
-    headers = {"X-Gateway-Error": {"schema": _TEXT, "description": "the code"}}
+def _error(status: int, text: str) -> Json:
+    headers = {"X-Gateway-Error": _header("the code")}
+    if status in _ERROR_HEADERS:
+        name, always, meaning = _ERROR_HEADERS[status]
+        headers[name] = _header(meaning, always)
     return {"description": text, "headers": headers, "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _header(text: str, always: bool = True) -> Json:
+    return {"description": text, "required": always, "schema": _TEXT}
 
 
 def _schemas() -> Json:
     return {
-        "Error": _object({"error": _TEXT, "error_description": _TEXT}),
+        "Error": _object({"error": _TEXT, "error_description": _TEXT}) | {"additionalProperties": False},
         "TokenResponse": _object(
             {
-                "access_token": _TEXT,
+                "access_token": _TEXT | {"description": "absent where it went into the access cookie"},
                 "token_type": {"const": "Bearer"},
                 "expires_in": {"type": "integer", "description": "seconds"},
                 "access_token_expires_at": _SECONDS,
@@ -233,8 +270,9 @@ def _schemas() -> Json:
                 "refresh_token_expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
                 "session_id": _TEXT,
                 "scope": _TEXT,
+                "issued_token_type": _TEXT | {"description": "after an exchange (RFC 8693 2.2.1)"},
             },
-            optional=frozenset({"refresh_token"}),
+            optional=frozenset({"access_token", "refresh_token", "issued_token_type"}),
         ),
         "Session": _object(
             {
@@ -255,11 +293,12 @@ def _schemas() -> Json:
                 "aud": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
                 "exp": _SECONDS,
                 "iat": _SECONDS,
-                "jti": _TEXT,
-                "sid": _TEXT,
+                "jti": _TEXT | {"description": "may be absent from a token of another issuer"},
+                "sid": _TEXT | {"description": "absent from a token of another issuer"},
                 "roles": {"type": "array", "items": _TEXT},
                 "scope": _TEXT,
-            }
+            },
+            optional=frozenset({"jti", "sid"}),
         ),
     }
 

@@ -4,6 +4,9 @@ provider    what the rest of the gateway asks: an identity for a name and a pass
 webhook     the users are those of an existing backend, which is asked over HTTP
 users_file  the users stand in a TOML file (small teams, demos, tests)
 passwords   hashes: made with argon2id, checked also as bcrypt and scrypt, off the event loop
+counted     what a rate limit counts as one place or one user
+exchange    a token of another issuer into a user here
+jwks        the keys of other issuers, fetched in the background
 fields      what may stand in an identity, whoever gives it
 """
 

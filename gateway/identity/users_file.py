@@ -45,6 +45,8 @@ class UsersFile:
             raise ValueError("not UTF-8") from error
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"not TOML: {error}") from error
+        except RecursionError as error:
+            raise ValueError("not TOML: nested too deep") from error
         return cls(_users(document))
 
     async def authenticate(self, username: str, password: str, device: str, ip: str) -> Identity:

@@ -33,6 +33,7 @@ _LOG = logging.getLogger("gateway.proxy")
 MAX_HEAD = 65536
 RAW_BODY = 65536  # rest of a body, in bytes, from which on it bypasses the parser
 MAX_INTERIM = 32  # 1xx before an answer
+BARE = frozenset({100, 101, 102, 103})  # the 1xx that llhttp knows to have no body, whatever they say of one
 SMALL = 16384  # an answer whose head and body are copied into one write
 
 
@@ -326,6 +327,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.interim += 1
             if self.interim > MAX_INTERIM:
                 raise errors.UpstreamInvalid("no end of 1xx")
+            if status not in BARE and (head.length > 0 or head.chunked):  # the parser would read a body (RFC 9110 8.6)
+                raise errors.UpstreamInvalid("a 1xx with a body")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
             self._interim(exchange, status, head)
             return

@@ -92,11 +92,8 @@ class Exchange:
                 claims = self._find_claims()
             else:
                 claims = plane.gate.identify(tokens[0]) if tokens else None
-        except errors.ExpiredToken as error:
-            refreshing.expired(self, error)
-            return
         except GatewayError as error:
-            self.refuse(error)
+            refreshing.not_verified(self, error)
             return
         self.claims = claims
         if claims is not None and rule.live:
@@ -309,7 +306,8 @@ class Exchange:
         if protocol.closed:
             return
         keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), self.extra, self.request_id or request_name(self))
+        extra = refreshing.told(self, error)
+        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), extra, self.request_id or request_name(self))
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
         self.held = []
         if self.whole or not keep:

@@ -73,6 +73,8 @@ def client_address(chain: str, peer: str, trusts: Trusts) -> str:
             ipaddress.ip_address(hop)
         except ValueError:
             break
+        if "%" in hop:  # a zone, of any text, means nothing to another host (RFC 4007 6)
+            break
         address = hop
         if not trusts(hop):
             break

@@ -26,6 +26,7 @@ from gateway.proxy.headers import (
     TRACESTATE,
     UPGRADE,
     RequestKinds,
+    nominated,
     strip_cookies,
     valid_traceparent,
     wants_trailers,
@@ -139,11 +140,13 @@ class Fields:
     def trace(self) -> bytes:
         """Return the client's trace as the end of a head, b"" where it has none or one that is not valid.
 
-        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3).
+        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3). What
+        `Connection` names goes no further (RFC 9110 7.6.1).
         """
-        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]):
+        hop = nominated(self.hop) if self.hop else ()
+        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]) or b"traceparent" in hop:
             return b""
-        states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates)
+        states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates if b"tracestate" not in hop)
         return b"\r\ntraceparent: %b\r\n%b\r\n" % (self.traceparents[0], states)
 
     @property

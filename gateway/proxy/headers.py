@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import orjson
 
+from gateway.tokens.claims import claim_at
+
 # What happens to a request header. PASS is 0 so that the hot path asks `if kind`.
 PASS, DROP, HOST, AUTHORIZATION, COOKIE, CONNECTION, LENGTH, CODING, EXPECT, UPGRADE, REQUEST_ID, FORWARDED = range(12)
 TE, TRACEPARENT, TRACESTATE, METHOD, FORWARDED_FOR, FORWARDED_PROTO = range(12, 18)
@@ -243,18 +245,6 @@ def identity_headers(spec: Mapping[str, str], raw: Mapping[str, Any]) -> list[tu
     """
     found = ((name, claim_at(raw, path)) for name, path in spec.items())
     return [(name.encode("ascii"), encode_claim(value)) for name, value in found if value is not None]
-
-
-def claim_at(raw: Mapping[str, Any], path: str) -> Any:
-    """Return the claim at a name, or at a dotted path where no claim has the whole name; None if absent."""
-    if path in raw:
-        return raw[path]
-    value: Any = raw
-    for step in path.split("."):
-        if not isinstance(value, Mapping) or step not in value:
-            return None
-        value = value[step]
-    return value
 
 
 def encode_claim(value: Any) -> bytes:

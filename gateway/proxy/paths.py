@@ -4,7 +4,8 @@ What is matched against the routes is what the backend gets (contract 6.8). The 
 byte that means something and resolves what means nothing (RFC 3986 6.2.2): escapes of unreserved
 characters are decoded, the others get upper-case digits, dot segments are resolved. A path is refused
 that a laxer backend could read as an address under another route: one with escaped slashes or
-backslashes, doubled slashes or `;` parameters is fine only if every such reading meets the same route.
+backslashes, doubled slashes or `;` parameters is fine only if every such reading meets the same route,
+whichever of these a backend minds and whichever not.
 Pure: bytes in, bytes or BadRequest out.
 """
 
@@ -19,7 +20,7 @@ _ODD = re.compile(rb"[^!$&'()*+,\-./0-9:=@A-Z_a-z~]|//|/\.")
 _FORBIDDEN = re.compile(rb"[^!-~]|[#?]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_BARE_ESCAPE = re.compile(rb"%([0-9A-F]{2})")
+MAX_READ = 65536  # bytes of all readings of one path together
 _SLASHES = re.compile(rb"/{2,}")
 
 
@@ -35,20 +36,42 @@ def normalise(path: bytes) -> bytes:
     return _resolve(_ESCAPE.sub(_unescape, path))
 
 
-def loosest(path: bytes) -> bytes:
-    """Return what the laxest backend could read in a normal path.
+def readings(path: bytes) -> set[bytes]:
+    """Return what backends may take a path for, itself among them.
 
-    Escapes decoded, backslashes as slashes, parameters after `;` cut, slashes merged, dots resolved.
+    Each takes some of these liberties: to cut parameters after `;`, to decode escapes, to take backslashes for
+    slashes, to merge slashes, to resolve dots. All of them together are one reading more, not the worst one:
+    `..` takes away an empty segment where slashes are not merged first, and a named one where they are. Raises
+    BadRequest for a path that is long and has so many readings that to look at them would be work worth an attack.
     """
-    decoded = _BARE_ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), path).replace(b"\\", b"/")
-    segments = (segment.partition(b";")[0] for segment in decoded.split(b"/"))
-    return _resolve(_SLASHES.sub(b"/", b"/".join(segments)))
+    found = {path}
+    for liberty in _LIBERTIES:
+        found |= {liberty(read) for read in found}
+        if len(found) > 2 and len(found) * len(path) > MAX_READ:
+            raise BadRequest("a long path with many readings")
+    return found
 
 
 def has_dots(path: bytes) -> bool:
     """True where a reader could find a `.` or `..` segment in a raw path without malformed escapes."""
-    decoded = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), path).replace(b"\\", b"/")
+    decoded = _turn_backslashes(_decode(path))
     return any(segment.partition(b";")[0] in (b".", b"..") for segment in decoded.split(b"/"))
+
+
+def _cut_parameters(path: bytes) -> bytes:
+    return b"/".join(segment.partition(b";")[0] for segment in path.split(b"/"))
+
+
+def _decode(path: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), path)
+
+
+def _turn_backslashes(path: bytes) -> bytes:
+    return path.replace(b"\\", b"/")
+
+
+def _merge_slashes(path: bytes) -> bytes:
+    return _SLASHES.sub(b"/", path)
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -75,3 +98,7 @@ def _resolve(path: bytes) -> bytes:
     if segments[-1] in (b".", b".."):
         kept.append(b"")
     return b"/" + b"/".join(kept)
+
+
+# In the order in which backends come to them: parameters before or after escapes, slashes before or after dots.
+_LIBERTIES = (_cut_parameters, _decode, _turn_backslashes, _cut_parameters, _merge_slashes, _resolve, _merge_slashes)

@@ -1,21 +1,23 @@
 """An exchange whose access token has expired gets a new one and goes on (contract 3, on_expired = "refresh").
 
-Twice it may come to that: the gate says that the token has expired, or the backend does. Either way the
+One whose token another issuer signed with a key that is not known yet waits for that issuer's keys instead.
+
+Twice it may come to a refresh: the gate says that the token has expired, or the backend does. Either way the
 request must bring the refresh cookie of the same session, and the answer carries the new tokens, unless newer
 ones were handed out while it took its time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.gate import ALIVE
+from gateway.gate import ALIVE, KeyMissing
 from gateway.proxy.answer_head import EXPIRED, says_expired
 from gateway.proxy.outgoing import request_name
-from gateway.proxy.renewal import Renewed
+from gateway.proxy.renewal import NO_STORE, Renewed
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import UpstreamConnection
@@ -25,7 +27,35 @@ if TYPE_CHECKING:
 SUSPECT_BODY = 8192  # bytes of a 401's JSON that are read to see what it says
 
 
-def expired(exchange: Exchange, error: errors.ExpiredToken) -> None:
+def not_verified(exchange: Exchange, error: GatewayError) -> None:
+    """Go on where the token can be renewed, or the key that it lacks may come; else refuse."""
+    if isinstance(error, errors.ExpiredToken):
+        _expired(exchange, error)
+    elif isinstance(error, errors.UnknownKey | errors.IssuerUnavailable):
+        _wait_for_keys(exchange, error)
+    else:
+        exchange.refuse(error)
+
+
+def _wait_for_keys(exchange: Exchange, error: KeyMissing) -> None:
+    try:
+        coming = exchange.plane.gate.wait_for_keys(error)
+    except GatewayError as final:
+        exchange.refuse(final)
+    else:
+        _start(exchange, _verify_again(exchange, coming))
+
+
+async def _verify_again(exchange: Exchange, coming: Awaitable[Claims]) -> None:
+    try:
+        claims = await coming
+    except GatewayError as error:  # an expired token too: what another issuer signed is not renewed here
+        _refuse(exchange, error)
+    else:
+        _go_on_as(exchange, claims)
+
+
+def _expired(exchange: Exchange, error: errors.ExpiredToken) -> None:
     """Refresh in place where the route or the cookie asks for it and the request brings what it takes."""
     credential = None
     if exchange.route.refreshes or exchange.by_cookie:
@@ -75,6 +105,14 @@ def confirm(exchange: Exchange, upstream: UpstreamConnection, data: bytes) -> No
     _start(exchange, _confirm(exchange, upstream, data))
 
 
+def told(exchange: Exchange, error: GatewayError) -> bytes:
+    """Return the header lines of a refresh in a refusal: no tokens of a session that has ended since (contract 6.3)."""
+    renewer = exchange.plane.renewer
+    if renewer is not None and exchange.override and isinstance(error, errors.RevokedToken):
+        return renewer.clear()
+    return exchange.extra.replace(NO_STORE, b"")  # a refusal says so itself
+
+
 async def _renew(exchange: Exchange, credential: bytes) -> None:
     renewer = exchange.plane.renewer
     if renewer is None:
@@ -96,14 +134,20 @@ def _go_on(exchange: Exchange, renewed: Renewed) -> None:
     if exchange.done:
         return
     exchange.renewed, exchange.extra, exchange.token, exchange.override = renewed, renewed.headers, renewed.token, True
-    gate = exchange.plane.gate
     try:
-        claims = exchange.claims = gate.verify(renewed.token)
+        claims = exchange.plane.gate.verify(renewed.token)
     except GatewayError as error:
         exchange.refuse(error)
+    else:
+        _go_on_as(exchange, claims)
+
+
+def _go_on_as(exchange: Exchange, claims: Claims) -> None:
+    if exchange.done:
         return
+    exchange.claims = claims
     if exchange.route.rule.live:
-        gate.ask(claims, exchange.settled)
+        exchange.plane.gate.ask(claims, exchange.settled)
     else:
         exchange.settled(ALIVE)
 

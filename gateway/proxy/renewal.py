@@ -23,6 +23,7 @@ from gateway.tokens.refresh import RefreshToken
 
 SHARED_SECONDS = 2.0
 MAX_SHARED = 4096
+NO_STORE = b"Cache-Control: no-store\r\n"  # whatever the backend says: tokens are in no cache (RFC 9111 5.2.2.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +100,14 @@ class Renewer:
     async def _fly(self, refresh_token: bytes, ip: str, request_id: str) -> Renewed:
         tokens = await self._refresh(refresh_token, ip, request_id)
         now = self._clock()
-        headers = _lines(self._names.hand_out(tokens, now))
+        headers = _lines(self._names.hand_out(tokens))
         if not self._names.access:
             headers += b"X-Access-Token: %b\r\nX-Access-Token-Expires-In: %d\r\n" % (
                 tokens.access_token.encode(),
                 tokens.expires_in,
             )
         counter = self._read(tokens.refresh_token.encode(), now).counter
-        headers += (
-            b"Cache-Control: no-store\r\n"  # whatever the backend says: tokens are in no cache (RFC 9111 5.2.2.5)
-        )
-        return Renewed(tokens.access_token.encode(), headers, tokens.session_id, counter)
+        return Renewed(tokens.access_token.encode(), headers + NO_STORE, tokens.session_id, counter)
 
     def _land(self, refresh_token: bytes) -> None:
         flight = self._flights.pop(refresh_token, None)

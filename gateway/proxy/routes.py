@@ -121,8 +121,7 @@ class RouteTable:
             return self._match(host, path), path
         normal = paths.normalise(path)
         route = self._match(host, normal)
-        if self._match(host, paths.loosest(normal)) is not route:
-            raise BadRequest("a path with two readings")
+        self._check_readings(host, normal, route)
         return route, normal
 
     def find_verbatim(self, host: bytes, path: bytes) -> Route:
@@ -132,9 +131,16 @@ class RouteTable:
         with dot segments is refused, and so is one whose bytes as they stand are another route's.
         """
         route, normal = self.find(host, path)
-        if paths.has_dots(path) or (normal != path and self._match(host, path) is not route):
+        if paths.has_dots(path):
             raise BadRequest("a path with two readings")
+        if normal != path:
+            self._check_readings(host, path, route)
         return route
+
+    def _check_readings(self, host: bytes, path: bytes, route: Route) -> None:
+        """Raise BadRequest (or NoRoute) where a backend could take a path for another route's."""
+        if any(self._match(host, read) is not route for read in paths.readings(path)):
+            raise BadRequest("a path with two readings")
 
     def _match(self, host: bytes, path: bytes) -> Route:
         prefix = path

@@ -38,6 +38,7 @@ from gateway.sessions.resp import (
 logger = logging.getLogger(__name__)
 
 _STEADY = 1.0  # seconds after which a link that had nothing to answer counts as good
+_LAST_LOOK = 0.001  # seconds after a deadline in which the answer may still be read
 _MORE = object()  # the reader's word for "not yet"
 _USUALLY = b":0\r\n"  # replicas that have acknowledged what this connection wrote
 _REPLICA = b"ERR WAIT cannot be used"  # "with replica instances", or in older words
@@ -77,7 +78,7 @@ class Link(asyncio.Protocol):
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
         self._ready_at = math.inf
-        self._answered = False
+        self._answered = self._late = False
         self.dropped = False
         self.lost = asyncio.Event()
 
@@ -235,8 +236,8 @@ class Link(asyncio.Protocol):
         return found[1]
 
     def _finish(self, batch: Batch, verdicts: bytearray) -> None:
-        self._answered = True
         error, self._error, self._verdicts = self._error, None, None
+        self._answered, self._late = error is None, False
         if error is None:
             self._owner.done(batch, bytes(verdicts))
         else:
@@ -258,11 +259,14 @@ class Link(asyncio.Protocol):
         self._timer = None
         if not self._waiting:
             return
-        deadline = min(batch.deadline for batch in self._waiting)
-        if deadline <= self._loop.time():
-            self.drop("timeout")
-        else:
+        now, deadline = self._loop.time(), min(batch.deadline for batch in self._waiting)
+        if deadline > now:
             self._timer = self._loop.call_at(deadline, self._watch)
+        elif self._late:
+            self.drop("timeout")
+        else:  # timers come before what can be read: a loop that was busy may have the answer already
+            self._late = True
+            self._timer = self._loop.call_at(now + _LAST_LOOK, self._watch)
 
 
 def _keep_alive(connection: socket.socket | None) -> None:

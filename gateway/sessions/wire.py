@@ -86,6 +86,7 @@ class Keeper:
         self.address = address or Address(endpoint.host, endpoint.port)
         self.link: Link | None = None
         self.down = False
+        self._welcomed = False  # at the last try
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -109,7 +110,10 @@ class Keeper:
     async def _run(self) -> None:
         failures = 0
         while True:
+            welcomed, self._welcomed = self._welcomed, False
             link = await self._connect()
+            if self._welcomed and not welcomed:  # Redis has just come: there is no need to wait for long
+                failures = 0
             if link is not None:
                 self.link, self.down = link, False
                 self._owner.took(self)
@@ -131,6 +135,7 @@ class Keeper:
             async with asyncio.timeout(self._patience):
                 await self._open(link)
                 await self._greet(link)
+                self._welcomed = True
                 await self._owner.examine(link)
             link.serve()
         except Exception as error:  # also what is no OSError: a host name that is none, say
@@ -221,8 +226,11 @@ class Wire:
             self.done(batch, unavailable(batch))
 
     def failed(self, batch: Batch, error: bytes) -> None:
-        logger.debug("redis: the live check was refused: %s", error.partition(b" ")[0][:40])
+        """Leave a server that refuses live checks (BUSY, NOPERM): it is down until it is examined and serves."""
         self.done(batch, unavailable(batch))
+        link = self._keeper.link
+        if link is not None:
+            link.drop(f"the live check was refused: {error.partition(b' ')[0][:40].decode('latin-1')}")
 
     again = send
 

@@ -104,7 +104,7 @@ def resolve(tree: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
 def _table(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOMLDecodeError, a number of thousands of digits, a thousand brackets
         raise BadFile(path, "is not TOML") from None
 
 

@@ -62,7 +62,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         origins = environment.overlay(tree, environ)
     except environment.NoPlace as error:
-        raise SettingsError([str(error)]) from None
+        raise SettingsError([_plain(str(error))]) from None
     hidden = [key for key in tree if key.startswith("_")]  # pydantic-settings would take them for its own options
     if hidden:
         raise SettingsError([f"{_name((key,), origins)}: is not a key" for key in hidden])
@@ -88,6 +88,8 @@ def check_files(settings: Settings) -> None:
         private[f"routes.{position}.upstream_key"] = route.upstream_key
         public[f"routes.{position}.upstream_cert"] = route.upstream_cert
         public[f"routes.{position}.upstream_ca"] = route.upstream_ca
+    for position, issuer in enumerate(settings.issuers):
+        public[f"issuers.{position}.jwks_ca"] = issuer.jwks_ca
     checks: list[tuple[str, Callable[[], object]]] = [
         ("tokens.signing_keys", partial(files.read_directory, settings.tokens.signing_keys)),
         *((key, partial(files.check_private, path)) for key, path in private.items() if path),
@@ -133,14 +135,16 @@ def _parse(path: Path) -> dict[str, Any]:
         raise SettingsError([f"configuration file: {error}"]) from None
     except UnicodeDecodeError:
         raise SettingsError([f'configuration file: "{path}" is not UTF-8 text']) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise SettingsError([f'configuration file: "{path}" is not TOML: {_place(error)}']) from None
 
 
 def _place(error: Exception) -> str:
     """Return where the file breaks off being TOML, without what stands there."""
     found = re.search(r"\((at [^)]+)\)\s*$", str(error))
-    return f"it cannot be read {found[1]}" if found else "it is nested too deep"
+    if found:
+        return f"it cannot be read {found[1]}"
+    return "it is nested too deep" if isinstance(error, RecursionError) else "a number is too long"
 
 
 def _failures(key: str, check: Callable[[], object]) -> Iterator[str]:
@@ -183,7 +187,7 @@ def _name(key: Key, origins: Mapping[Key, str]) -> str:
     dotted = ".".join(_clean(part) for part in key)
     above = [key[:length] for length in range(len(key), 0, -1) if key[:length] in origins]
     below = [origin for origin in origins if origin[: len(key)] == key]
-    return f"{dotted} ({origins[(*above, *below)[0]]})" if above or below else dotted
+    return f"{dotted} ({_plain(origins[(*above, *below)[0]])})" if above or below else dotted
 
 
 def _found(key: Key, tree: Any) -> str:
@@ -214,8 +218,12 @@ def _show(value: Any) -> str:
 
 def _clean(text: str) -> str:
     """Return a text that stays on its line."""
-    plain = "".join(char if char.isprintable() else "?" for char in text[: _SHOWN + 1])
+    plain = _plain(text[: _SHOWN + 1])
     return plain if len(text) <= _SHOWN else f"{plain[:_SHOWN]}..."
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _hint(key: Key) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.settings.values import (
     Backend,
     BufferSize,
+    FetchTimeout,
     IssuerUrl,
     Method,
     Number,
+    OptionalText,
+    RefreshInterval,
     RouteHost,
     RoutePath,
     ScopeToken,
@@ -20,8 +23,14 @@ from gateway.settings.values import (
     StripPrefix,
     Text,
     Timeout,
+    TokenLife,
+    TokenType,
     listed,
 )
+
+# Public keys alone (RFC 8725 3.2): where a secret and a public key can be asked for, one is taken for the other.
+ForeignAlgorithm = Literal["RS256", "ES256", "EdDSA", "PS256", "ES384", "ES512", "RS384", "RS512", "PS384", "PS512"]
+FOREIGN_ALGORITHMS: tuple[ForeignAlgorithm, ...] = get_args(ForeignAlgorithm)
 
 
 class Section(BaseModel):
@@ -93,3 +102,32 @@ class Issuer(Section):
     """The `aud` claim that its tokens must have."""
     roles_claim: Text = written("roles")
     """The claim with the caller's roles; a dot goes one level down."""
+    scope_claim: Text = written("scope")
+    """The claim with the token's scope, a string or a list; a dot goes one level down."""
+    subject_claim: Text = written("sub")
+    """The claim that names the user; a dot goes one level down."""
+    subject_prefix: OptionalText = written("")
+    """What stands before each of its subjects, so that none can be taken for another issuer's or a local user."""
+    algorithms: Annotated[tuple[ForeignAlgorithm, ...], BeforeValidator(listed), Field(min_length=1)] = (
+        FOREIGN_ALGORITHMS
+    )
+    """What its tokens may be signed with; a key that names no algorithm gets the first that it fits."""
+    typ: Annotated[tuple[TokenType, ...], BeforeValidator(listed), Field(min_length=1)] = ("at+jwt", "JWT", "")
+    """The types of token that are accepted; "" is a token that names none."""
+    max_token_ttl: TokenLife = written("1d")
+    """The longest life that a token may have, from `iat` to `exp`."""
+    jwks_refresh: RefreshInterval = written("10m")
+    """How often its keys are fetched, at least."""
+    jwks_timeout: FetchTimeout = written("5s")
+    """For one fetch, and so for a request that waits for one."""
+    jwks_ca: Path | None = None
+    """Authorities (PEM) that the certificate of jwks_url is checked against; the system's by default."""
+    exchange: bool = False
+    """Whether its tokens can be exchanged for a session here (RFC 8693)."""
+    exchange_claims: Annotated[tuple[Text, ...], BeforeValidator(listed)] = ("email",)
+    """Claims that go from an exchanged token into the session's own tokens."""
+
+    @property
+    def namespace(self) -> str:
+        """Return what the subjects of sessions that its tokens are exchanged for begin with."""
+        return self.subject_prefix or f"{self.issuer.partition('://')[2]}|"

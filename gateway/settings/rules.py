@@ -15,7 +15,7 @@ from gateway.settings.values import Address, Origin
 
 if TYPE_CHECKING:
     from gateway.settings.models import Cookies, Redis, Settings
-    from gateway.settings.routes import Route
+    from gateway.settings.routes import Issuer, Route
 
 _WILDCARDS = ("0.0.0.0", "::")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -26,6 +26,7 @@ _NEVER_IDENTITY = frozenset(
     proxy proxy-authorization proxy-connection te traceparent tracestate trailer transfer-encoding upgrade via
     x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id""".split()  # noqa: SIM905  # a list of words
 )
+_OWN_CLAIMS = frozenset("iss sub aud exp nbf iat jti sid n roles scope client_id".split())  # noqa: SIM905
 Lines = Iterator[str]
 
 
@@ -82,9 +83,29 @@ def issuers(settings: Settings) -> Lines:
         if issuer.issuer in seen:
             yield f'{key}: found "{issuer.issuer}", which is {seen[issuer.issuer]} too; each issuer once is allowed'
         seen.setdefault(issuer.issuer, key)
+        yield from _issuer(f"issuers.{position}", issuer)
+    yield from _namespaces(settings)
     if settings.issuers and settings.tokens.algorithm == "HS256":
         # RFC 8725 2.1: where secrets and public keys verify side by side, one is mistaken for the other
         yield 'tokens.algorithm: found "HS256" beside [[issuers]]; ES256 ES384 EdDSA RS256 PS256 are allowed'
+
+
+def _issuer(key: str, issuer: Issuer) -> Lines:
+    if issuer.jwks_ca and issuer.jwks_url.startswith("http://"):
+        yield f"{key}.jwks_url: found a URL without TLS beside {key}.jwks_ca; https:// is allowed"
+    for claim in issuer.exchange_claims:
+        if claim in _OWN_CLAIMS:
+            yield f'{key}.exchange_claims: found "{claim}"; a claim that the gateway does not set itself is allowed'
+
+
+def _namespaces(settings: Settings) -> Lines:
+    """The users that tokens are exchanged for must not be taken for one another: no prefix may begin another one."""
+    known = [(n, issuer.namespace) for n, issuer in enumerate(settings.issuers) if issuer.exchange]
+    for position, prefix in known:
+        for other, beginning in known:
+            if other != position and prefix.startswith(beginning):
+                key = f"issuers.{position}.subject_prefix"
+                yield f'{key}: found "{prefix}", which begins like that of issuers.{other}; one of its own is allowed'
 
 
 def cookies(settings: Settings) -> Lines:

@@ -211,6 +211,20 @@ def text(value: object) -> str:
     return value
 
 
+def optional_text(value: object) -> str:
+    return "" if value == "" else text(value)
+
+
+def token_type(value: object) -> str:
+    """Read a `typ` (RFC 7515 4.1.9), "" for none. Types that name what is no access token are refused."""
+    plain = value.lower().removeprefix("application/") if isinstance(value, str) else None
+    if plain is None or (plain and not re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,100}", plain)):
+        raise ValueError('a type as in "at+jwt" or "JWT" is allowed, "" for none')
+    if plain in ("rt+jwt", "logout+jwt", "dpop+jwt", "token-introspection+jwt", "secevent+jwt"):
+        raise ValueError("a type that is not that of another kind of token is allowed")
+    return str(value)
+
+
 def admin_token(value: SecretStr) -> SecretStr:
     secret = value.get_secret_value()
     if secret and (len(secret) < 16 or not secret.isascii() or not secret.isprintable() or " " in secret):
@@ -292,6 +306,9 @@ _URL_SCHEMA = WithJsonSchema({"type": "string", "format": "uri"})
 
 Duration = Annotated[float, BeforeValidator(duration), _DURATION_SCHEMA]
 Timeout = Annotated[float, BeforeValidator(duration), _within(duration, "1ms", "1d"), _DURATION_SCHEMA]
+FetchTimeout = Annotated[float, BeforeValidator(duration), _within(duration, "100ms", "1m"), _DURATION_SCHEMA]
+RefreshInterval = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "1d"), _DURATION_SCHEMA]
+TokenLife = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "90d"), _DURATION_SCHEMA]
 Window = Annotated[float, BeforeValidator(duration), _within(duration, "0s", "5m"), _DURATION_SCHEMA]
 Lifetime = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "36500d"), _DURATION_SCHEMA]
 LifetimeOrNever = Annotated[float, BeforeValidator(lifetime), _DURATION_SCHEMA]
@@ -315,4 +332,6 @@ Method = Annotated[str, PlainValidator(method), _TEXT_SCHEMA]
 ScopeToken = Annotated[str, PlainValidator(scope_token), _TEXT_SCHEMA]
 KeyPrefix = Annotated[str, PlainValidator(key_prefix), _TEXT_SCHEMA]
 Text = Annotated[str, PlainValidator(text), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255})]
+OptionalText = Annotated[str, PlainValidator(optional_text), WithJsonSchema({"type": "string", "maxLength": 255})]
+TokenType = Annotated[str, PlainValidator(token_type), _TEXT_SCHEMA]
 AdminToken = Annotated[SecretStr, AfterValidator(admin_token)]

@@ -124,6 +124,12 @@ class Telemetry:
     def stream_closed(self, reason: str) -> None:
         self._counted.count(series.STREAMS_CLOSED, (reason,))
 
+    def issuer_fetched(self, issuer: str, now: float, succeeded: bool) -> None:
+        """The keys of another issuer were fetched, at `now` (Unix seconds), or could not be."""
+        self._counted.count(series.ISSUER_FETCHES, (issuer, "succeeded" if succeeded else "failed"))
+        times = self._counted.gauges[series.ISSUER_KEYS_TIME]
+        times[(issuer,)] = now if succeeded else times.get((issuer,), 0.0)
+
     def flush(self) -> None:
         """Leave this worker's numbers for the others; to be called once a second. Never raises."""
         if self._slot is None:

@@ -38,6 +38,8 @@ CHECK_BATCH_SIZE: Final = "tokengate_check_batch_size"
 UPSTREAM_ERRORS: Final = "tokengate_upstream_errors"
 CONNECTIONS: Final = "tokengate_connections"
 STREAMS_CLOSED: Final = "tokengate_streams_closed"
+ISSUER_FETCHES: Final = "tokengate_issuer_fetches"
+ISSUER_KEYS_TIME: Final = "tokengate_issuer_keys_timestamp_seconds"
 
 
 class Family(NamedTuple):
@@ -54,6 +56,7 @@ COUNTERS: Final = {
     STORE_ROLLBACKS: Family("Partitions of the store that were found rolled back, and whose sessions are void", ()),
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
+    ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -63,6 +66,10 @@ HISTOGRAMS: Final = {
 GAUGES: Final = {
     STORE_UP: Family("1 while the session store answers every worker, else 0", ()),
     CONNECTIONS: Family("Open connections", ("side",)),
+    ISSUER_KEYS_TIME: Family(
+        "When the keys of another issuer were last fetched (Unix seconds, 0 = never), by the worker with the oldest",
+        ("issuer",),
+    ),
 }
 
 
@@ -127,13 +134,14 @@ class Snapshot:
                 self.histogram(name, labels).add(histogram.buckets, histogram.total)
 
     def add_gauges(self, other: Snapshot) -> None:
-        """Add a living worker's gauges. The store is up only where it is up for every worker."""
+        """Add a living worker's gauges. The store is up only where it is up for all, keys are as old as the oldest."""
         for labels, value in other.gauges[CONNECTIONS].items():
             mine = self.gauges[CONNECTIONS]
             mine[labels] = mine.get(labels, 0) + value
-        for labels, value in other.gauges[STORE_UP].items():
-            mine = self.gauges[STORE_UP]
-            mine[labels] = min(mine.get(labels, 1), value)
+        for name in (STORE_UP, ISSUER_KEYS_TIME):
+            mine = self.gauges[name]
+            for labels, value in other.gauges[name].items():
+                mine[labels] = min(mine.get(labels, value), value)
 
     def dump(self) -> bytes:
         return orjson.dumps(

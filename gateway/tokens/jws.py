@@ -8,6 +8,7 @@ keys (`jku`, `jwk`, `x5u`, `x5c`) is never looked at (RFC 8725 3.10).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.tokens.keyfile import Key
@@ -26,28 +27,54 @@ def write(key: Key, typ: str, payload: bytes) -> bytes:
     return message + b"." + encode_base64url(key.sign(message))
 
 
-def read(token: bytes, find: FindKey, typ: str) -> dict[str, Any]:
-    """Return the claims of a token of type `typ` whose signature is good; raise Malformed, never anything else.
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A token taken apart. Nothing in it may be believed until `key.verify(message, signature)` has said so."""
+
+    header: dict[str, Any]
+    payload: bytes = field(repr=False)
+    message: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+def read(token: bytes, find: FindKey, typ: str) -> tuple[dict[str, Any], Key]:
+    """Return the claims of a token of type `typ` whose signature is good, and its key; raise Malformed, nothing else.
 
     `find` gives the key of a kid. The caller bounds the length of `token` and judges the claims.
     """
-    parts = token.split(b".", 3)
-    if len(parts) != 3:  # five are a JWE (RFC 7516 9)
-        raise Malformed("not three segments")
-    head, payload, signature = map(decode_base64url, parts)
-    key = _key(parse_object(head), find, typ)
-    if not key.verify(token[: token.rindex(b".")], signature):
+    parts = split(token)
+    key = _key(parts.header, find, typ)
+    if not key.verify(parts.message, parts.signature):
         raise Malformed("the signature is wrong")
-    return parse_object(payload)
+    return parse_object(parts.payload), key
+
+
+def split(token: bytes) -> Unverified:
+    """Take a token apart; raise Malformed for one with another spelling, or that asks for an extension."""
+    segments = token.split(b".", 3)
+    if len(segments) != 3:  # five are a JWE (RFC 7516 9)
+        raise Malformed("not three segments")
+    head, payload, signature = map(decode_base64url, segments)
+    header = parse_object(head)
+    if "crit" in header or "b64" in header:  # RFC 7515 4.1.11: no extension is understood here; RFC 7797
+        raise Malformed("crit or b64 in the header")
+    return Unverified(header, payload, token[: token.rindex(b".")], signature)
+
+
+def media_type(header: dict[str, Any]) -> str:
+    """Return the token's type in lower case, "" where it names none; raise Malformed where that is no text.
+
+    Media types are compared without case, and `application/` may be left out (RFC 7515 4.1.9).
+    """
+    said = header.get("typ", "")
+    if not isinstance(said, str):
+        raise Malformed("typ is not a string")
+    return said.lower().removeprefix("application/")
 
 
 def _key(header: dict[str, Any], find: FindKey, typ: str) -> Key:
     """Return the key that a header names; raise Malformed where the header asks for anything unusual."""
-    if "crit" in header or "b64" in header:  # RFC 7515 4.1.11: no extension is understood here; RFC 7797
-        raise Malformed("crit or b64 in the header")
-    said = header.get("typ")
-    # RFC 8725 3.11, RFC 9068 4; media types are compared without case, `application/` may be left out (RFC 7515 4.1.9)
-    if not isinstance(said, str) or said.lower().removeprefix("application/") != typ:
+    if media_type(header) != typ:  # RFC 8725 3.11, RFC 9068 4
         raise Malformed(f"typ is not {typ}")
     kid = header.get("kid")
     key = find(kid) if isinstance(kid, str) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from jwt.algorithms import get_default_algorithms
@@ -26,7 +26,9 @@ MIN_HMAC_BYTES = 32  # RFC 7518 3.2: no shorter than the hash
 MAX_FILE_BYTES = 32 * 1024  # an RSA private key of 16384 bits in PEM has 13 KiB
 KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_IMPLEMENTED = {name: get_default_algorithms()[name] for name in ALGORITHMS}
+# What tokens of other issuers may be signed with: public keys alone (keyset.py).
+FOREIGN_ALGORITHMS = ("RS256", "ES256", "EdDSA", "PS256", "ES384", "ES512", "RS384", "RS512", "PS384", "PS512")
+_IMPLEMENTED = {name: get_default_algorithms()[name] for name in {*ALGORITHMS, *FOREIGN_ALGORITHMS}}
 _RSA_ALGORITHMS = ("RS256", "PS256")
 _PEM_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _PEM_PRIVATE = ("PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY")
@@ -36,7 +38,8 @@ _JWK_MEMBERS = {  # kty -> its members that are base64url (RFC 7518 6), the requ
     "RSA": (("n", "e"), ("d", "p", "q", "dp", "dq", "qi")),
     "oct": (("k",), ()),
 }
-_UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, PyJWTError)
+# InternalError is what cryptography makes of OpenSSL's refusal of a key whose length is not its type's.
+_UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, InternalError, PyJWTError)
 
 
 class BadKey(ValueError):
@@ -132,6 +135,14 @@ def _read_jwk(file: KeyFile) -> tuple[Any, Any, str | None]:
     if "d" not in jwk:
         return None, key, algorithm
     return key if signs else None, key.public_key(), algorithm
+
+
+def read_jwk_key(name: str, jwk: Mapping[str, Any]) -> Any:
+    """Return the key in a JWK, whatever its strength and its purpose; `name` is for the message. Raise BadKey."""
+    try:
+        return _jwk_key(name, jwk)
+    except Malformed as error:
+        raise BadKey(name, str(error)) from None
 
 
 def _jwk_key(name: str, jwk: Mapping[str, Any]) -> Any:

@@ -72,7 +72,7 @@ class RefreshTokens:
         if text.startswith("rt1."):
             return self._read_opaque(text)
         try:
-            claims = jws.read(text.encode(), self._keys.get, REFRESH_TYPE)
+            claims, _ = jws.read(text.encode(), self._keys.get, REFRESH_TYPE)
         except Malformed:
             raise InvalidGrant("malformed") from None
         return self._read_claims(claims, now)

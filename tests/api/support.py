@@ -27,6 +27,7 @@ from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.telemetry import Telemetry
 from gateway.tokens.access import AccessRule
 from gateway.tokens.claims import Claims
+from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import Keyring, RefreshKeys, generate, generate_refresh
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
@@ -169,6 +170,7 @@ async def stack(
     form: Any = "opaque",
     clients: Mapping[str, str] | None = None,
     store_clock: bool = True,
+    issuers: Issuers | None = None,
     wait_replicas: int = 0,
 ) -> AsyncIterator[Stack]:
     """Build every room for one event loop and take it down again."""
@@ -180,11 +182,12 @@ async def stack(
     liveness = Liveness(url, prefix, 2.0, epochs)
     keyring = Keyring.load(KEYS, "ES256")
     refresh_tokens = RefreshTokens(RefreshKeys.load(KEYS), form, ISSUER)
-    verifier = Verifier(keyring, ISSUER, "api", policy.leeway)
+    verifier = Verifier(keyring, ISSUER, "api", policy.leeway, others=issuers)
     users, pool = UsersFile.load(USERS), PasswordPool()
     who = provider(users) if provider else users
     signer = Signer(keyring, ISSUER, "api", policy.access_ttl)
-    grants = Grants(who, store, signer, refresh_tokens, limits or Limits(), provider is not None, telemetry, clock)
+    recheck = provider is not None
+    grants = Grants(who, store, signer, refresh_tokens, limits or Limits(), recheck, telemetry, clock, issuers)
     services = Services(
         grants=grants,
         gate=Gate(verifier, liveness, store.mark_used, clock),

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from gateway.errors import IdentityUnavailable, InvalidGrant, StoreUnavailable
-from gateway.grants import network
 from gateway.identity import Identity, UsersFile
+from gateway.identity.counted import network
 from tests.api.support import code, stack
 from tests.redis_server import RedisServer
 

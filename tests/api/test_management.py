@@ -40,7 +40,7 @@ async def managed(s: Stack, **changed: Any) -> AsyncIterator[httpx.AsyncClient]:
     parts: dict[str, Any] = {
         "grants": services.grants,
         "store": s.store,
-        "revoker": Revoker(services.grants, s.verifier, services.refresh_tokens),
+        "revoker": Revoker(services.grants, services.gate, services.refresh_tokens),
         "telemetry": s.telemetry,
         "failing": list,
         "reload_keys": reload_keys,
@@ -197,7 +197,7 @@ def test_the_admin_token_is_in_no_repr() -> None:
             site = Management(
                 grants=s.services.grants,
                 store=s.store,
-                revoker=Revoker(s.services.grants, s.verifier, s.services.refresh_tokens),
+                revoker=Revoker(s.services.grants, s.services.gate, s.services.refresh_tokens),
                 telemetry=s.telemetry,
                 failing=list,
                 reload_keys=None,  # type: ignore[arg-type]

@@ -49,6 +49,20 @@ def test_revoking_a_refresh_token_ends_its_session_whatever_the_hint(hint: str) 
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0])
+def test_a_token_is_revoked_though_this_replicas_clock_takes_it_for_expired_or_early(seconds: float) -> None:
+    async def run() -> None:
+        async with stack(store_clock=False) as s:
+            token = (await s.login())["access_token"]
+            s.clock.ahead = seconds
+            assert code(await s.me(token)) == (401, "expired_token" if seconds > 0 else "invalid_token")
+            assert (await s.client.post("/auth/revoke", data={"token": token})).status_code == 200
+            s.clock.ahead = 0.0
+            assert code(await s.me(token)) == (401, "revoked_token")
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("token", ["x", "a.b.c", "rt1.k.s.0.m", "é", "\x00", "x" * 60000])
 def test_revoking_an_unknown_token_is_no_error(token: str) -> None:
     async def run() -> None:

@@ -32,6 +32,7 @@ def test_every_attack_has_a_test() -> None:
     assert [title.split(":")[0] for title, _ in SECTIONS] == [
         "RFC 6819",
         "RFC 8725",
+        "Tokens of other issuers",
         "RFC 9700",
         "The proxy and what is around it",
     ]

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 import redis
 
-from gateway.grants import alike, network
+from gateway.identity.counted import alike, network
 from tests.attacks.support import address, attempt
 from tests.e2e.backends import Backend
 from tests.e2e.harness import PASSWORD, Gateway, Site, route

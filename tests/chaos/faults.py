@@ -8,9 +8,12 @@ heal      returns when Redis could serve again
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import redis
 
 from tests.chaos.ledger import LOGIN, LOGOUT, NEEDS_REDIS, REFRESH, RENEW
 from tests.chaos.proxy import CLEAR, Proxy, Weather
@@ -217,6 +220,33 @@ def _accept(scene: Scene) -> None:
         proxy.accept()
 
 
+def _run_a_long_script(scene: Scene) -> None:
+    scene.store.admin.config_set("busy-reply-threshold", 50)
+
+    def run() -> None:
+        with contextlib.suppress(redis.RedisError), scene.store.client() as client:
+            client.execute_command("AUTH", PASSWORD)
+            client.eval("while true do end", 0)
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    scene.stack.callback(runner.join, 10)
+    until(lambda: _is_busy(scene), "redis is busy")
+
+
+def _is_busy(scene: Scene) -> bool:
+    try:
+        scene.store.admin.ping()
+    except redis.RedisError as error:
+        return "BUSY" in str(error)
+    return False
+
+
+def _end_the_script(scene: Scene) -> None:
+    scene.store.admin.script_kill()
+    scene.store.wait_answering()
+
+
 _clear = _weather(CLEAR)
 
 WRITES = frozenset({LOGIN, REFRESH, RENEW})
@@ -253,6 +283,7 @@ FAULTS = (
     ),
     Fault("made a replica of another, connections kept", _demote, _promote, prepare=_with_replica),
     Fault("full (maxmemory, noeviction)", _fill_up, _make_room, down=WRITES),
+    Fault("busy with a script that does not end", _run_a_long_script, _end_the_script),
     Fault("out of client slots (maxclients)", _take_the_slots, _give_the_slots),
     Fault("another password", _change_the_password, _restore_the_password),
     Fault("100 ms late", _weather(Weather(delay=0.1)), _clear, down=frozenset(), calm=False, slow=True),

@@ -26,6 +26,7 @@ from gateway.sessions.store import NewSession, Session
 from gateway.settings import load
 from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys
 from tests.redis_server import RedisServer
+from tests.tokens.foreign_support import document, jwk
 
 CONFIG = """
 [tokens]
@@ -232,7 +233,16 @@ def test_check_never_shows_the_password_of_redis(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b'{"keys": [{"kty": "EC"}]}', 0), (b'{"keys": []}', 1), (b"[]", 1), (b"<html>", 1)]
+    ("body", "status"),
+    [
+        (document(jwk("ES256")), 0),
+        (document({"kty": "EC"}), 1),
+        (document(jwk("ES256", use="enc")), 1),
+        (b'{"keys": []}', 1),
+        (b"[]", 1),
+        (b"<html>", 1),
+        (document(jwk("ES256")) + b" " * (1 << 20), 1),
+    ],
 )
 def test_check_reaches_the_keys_of_another_issuer(config: Path, body: bytes, status: int) -> None:
     class Handler(BaseHTTPRequestHandler):
@@ -254,6 +264,16 @@ def test_check_reaches_the_keys_of_another_issuer(config: Path, body: bytes, sta
         thread.join()
     assert result.exit_code == status
     assert status == 0 or "issuers.0.jwks_url" in result.output
+    assert status == 1 or "1 other issuers, 1 keys" in result.output
+
+
+def test_check_says_that_another_issuer_is_not_there(config: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        url = f"http://127.0.0.1:{server.server_port}/jwks"
+    issuer = {"issuer": "https://idp.example.com", "jwks_url": url, "audience": "api"}
+    result = run("check", "--config", str(config), TOKENGATE_ISSUERS=json.dumps([issuer]))
+    assert result.exit_code == 1
+    assert f"issuers.0.jwks_url: {url}: " in result.output
 
 
 def test_check_of_the_environment_alone_names_what_is_missing() -> None:

@@ -1,4 +1,4 @@
-"""The JavaScript client's own tests, and that what is in the package is what the README says."""
+"""The JavaScript client's own tests and the examples of its README, run by Node, and that its types are complete."""
 
 from __future__ import annotations
 
@@ -11,29 +11,60 @@ from pathlib import Path
 
 import pytest
 
-_CLIENT = Path(__file__).parents[2] / "clients" / "javascript"
+_ROOT = Path(__file__).parents[2]
+_CLIENT = _ROOT / "clients" / "javascript"
+_NODE_MODULES = _ROOT / "build" / "node" / "node_modules"
 _SECONDS = 240.0
+
+
+@pytest.fixture(scope="module")
+def axios() -> Path:
+    """The path of axios' module, from npm: in the build folder, as its latest version, once."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm")
+    module = _NODE_MODULES / "axios" / "index.js"
+    if not module.exists():
+        words = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "axios"]
+        command = [npm, "install", "--prefix", str(_NODE_MODULES.parent), *words]
+        _NODE_MODULES.parent.mkdir(parents=True, exist_ok=True)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        if ran.returncode:
+            pytest.skip(f"needs the registry of npm: {ran.stderr[-300:]}")
+    return module
 
 
 @pytest.mark.timeout(300)
 def test_the_tests_of_the_javascript_client_pass_on_a_real_gateway() -> None:
+    assert _passed(*sorted({*(_CLIENT / "test").glob("*.test.js")} - {_README})) > 40
+
+
+@pytest.mark.timeout(300)
+def test_the_readme_of_the_javascript_client_is_true_of_axios_too(axios: Path) -> None:
+    assert _passed(_README, TOKENGATE_AXIOS=str(axios)) == 6
+
+
+_README = _CLIENT / "test" / "readme.test.js"
+
+
+def _passed(*files: Path, **environ: str) -> int:
+    """Run these; return how many tests passed. None may fail or be skipped."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
-    command = [node, "--test", *map(str, sorted((_CLIENT / "test").glob("*.test.js")))]
     ran = subprocess.run(
-        command,
+        [node, "--test", "--test-reporter=tap", *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
         timeout=_SECONDS,
-        env={**os.environ, "TOKENGATE_PYTHON": sys.executable},
+        env={**os.environ, "TOKENGATE_PYTHON": sys.executable, **environ},
         cwd=_CLIENT,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     passed, failed, skipped = (int(re.findall(rf"^# {name} (\d+)$", ran.stdout, re.MULTILINE)[0]) for name in _COUNTS)
     assert (failed, skipped) == (0, 0)
-    assert passed > 20
+    return passed
 
 
 _COUNTS = ("pass", "fail", "skipped")

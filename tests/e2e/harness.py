@@ -65,7 +65,15 @@ def until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> 
 class Gateway:
     """One running gateway: its address, its process and its log."""
 
-    def __init__(self, site: Site, config: Path, port: int, management: int, words: Sequence[str]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        config: Path,
+        port: int,
+        management: int,
+        words: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.site = site
         self.config = config
         self.port = port
@@ -73,10 +81,11 @@ class Gateway:
         self._log = config.with_suffix(".log")
         self._checked = 0
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), *words]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("TOKENGATE_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENGATE_")}
+        env = {**inherited, **(environ or {})}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=_ROOT
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=_ROOT
             )
 
     def __repr__(self) -> str:
@@ -241,10 +250,16 @@ class Site:
         return path
 
     @contextmanager
-    def serve(self, words: Sequence[str] = (), *, ready: int = 200, **options: Any) -> Iterator[Gateway]:
-        """Run a gateway with these sections until the with block ends; `words` are further ones of its command."""
+    def serve(
+        self, words: Sequence[str] = (), *, ready: int = 200, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> Iterator[Gateway]:
+        """Run a gateway with these sections until the with block ends.
+
+        `words` are further ones of its command, `environ` further variables. `ready` is the status of /readyz
+        that is waited for, 0 = none.
+        """
         port, management = free_port(), free_port()
-        gateway = Gateway(self, self.configure(port, management, options), port, management, words)
+        gateway = Gateway(self, self.configure(port, management, options), port, management, words, environ)
         _RUNNING.append(gateway)
         try:
             gateway.wait_ready(ready)

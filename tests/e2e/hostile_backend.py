@@ -25,7 +25,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEADLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[!-\"$-~]*) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)")
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _ANSWER = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
 _CHUNK = re.compile(rb"([1-9a-fA-F][0-9a-fA-F]{0,14})\r\n")
 ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-forwarded-for", b"x-request-id")
@@ -126,8 +126,11 @@ def _strict_chunks(sent: Sent, rest: bytes) -> tuple[Sent, bytes]:
     return sent, b""
 
 
-def read_answers(data: bytes) -> tuple[list[tuple[int, bytes, bytes]], bool]:
-    """Return (status, head less its framing, content) of the answers that a client got, and whether all are whole."""
+def read_answers(data: bytes, *, head_only: bool = False) -> tuple[list[tuple[int, bytes, bytes]], bool]:
+    """Return (status, head less its framing, content) of the answers that a client got, and whether all are whole.
+
+    `head_only`: they answer HEAD.
+    """
     answers: list[tuple[int, bytes, bytes]] = []
     while data:
         match = _ANSWER.match(data)
@@ -135,7 +138,10 @@ def read_answers(data: bytes) -> tuple[list[tuple[int, bytes, bytes]], bool]:
             return answers, False
         data, fields = data[match.end() :], match[2].lower()
         status, content = int(match[1]), b""
-        if b"transfer-encoding: chunked\r\n" in fields:
+        if head_only:
+            answers.append((status, fields, content))
+            continue
+        if b"\r\ntransfer-encoding: chunked\r\n" in b"\r\n" + fields:
             while not data.startswith(b"0\r\n\r\n"):
                 size, mark, rest = data.partition(b"\r\n")
                 if not mark or len(rest) < int(size, 16) + 2:
@@ -143,7 +149,7 @@ def read_answers(data: bytes) -> tuple[list[tuple[int, bytes, bytes]], bool]:
                 content += rest[: int(size, 16)]
                 data = rest[int(size, 16) + 2 :]
             data = data[5:]
-        elif length := re.search(rb"content-length: ([0-9]+)\r\n", fields):
+        elif length := re.search(rb"(?:^|\r\n)content-length: ([0-9]+)\r\n", fields):
             content, data = data[: int(length[1])], data[int(length[1]) :]
             if len(content) < int(length[1]):
                 return answers, False

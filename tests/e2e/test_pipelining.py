@@ -116,3 +116,19 @@ def test_a_call_without_a_body_that_is_made_again_on_its_connection_is_answered_
             assert [client.answer("POST").status for _ in range(3)] == [204] * 3
         else:
             assert [client.ask(again).status for _ in range(3)] == [204] * 3
+
+
+@pytest.mark.parametrize("pipelined", [False, True], ids=["one after the other", "pipelined"])
+def test_a_sign_out_without_a_body_needs_none_behind_another_request(
+    gateway: Gateway, backend: Backend, pipelined: bool
+) -> None:
+    """Its head differs from the one before in the first line alone, and it is whole before it is its turn."""
+    token = gateway.login("bob")["access_token"]
+    first = request("GET", backend.spot().path("/guarded"), token=token)
+    second = request("POST", "/auth/logout", token=token)
+    with Client(gateway.port, timeout=5) as client:
+        if pipelined:
+            client.send(first + second)
+            assert [client.answer("GET").status, client.answer("POST").status] == [200, 204]
+        else:
+            assert [client.ask(first).status, client.ask(second).status] == [200, 204]

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.backends import Backend, Call, raw
 from tests.e2e.harness import AUDIENCE, ISSUER, PASSWORD, Gateway, Site, route, until
 from tests.e2e.wire import Answer, Client, ask, json_request, request
+from tests.redis_server import free_port
 
 REFRESH, ACCESS = "__Secure-refresh", "__Host-access"
 OK = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -177,6 +178,34 @@ def test_a_session_that_has_ended_is_told_so_and_its_cookie_is_taken_away(
     assert answer.error == (401, "revoked_token")
     assert any(value.startswith(f"{REFRESH}=; Max-Age=0") for value in answer.all("set-cookie"))
     assert spot.calls() == []
+
+
+def test_tokens_of_a_refresh_that_others_share_are_not_handed_out_when_their_session_has_ended(
+    pair: tuple[Gateway, Gateway], backend: Backend
+) -> None:
+    """The refresh came first, the end of the session second, and the live check of a late comer third."""
+    tokens = pair[0].login()
+    expire(pair[0], tokens["access_token"])
+    question = request("GET", backend.spot(OK).path("/guarded"), pair_of(tokens))
+    assert ask(pair[0].port, question).status == 200
+    gone = ask(pair[1].port, json_request("POST", "/auth/logout", {"refresh_token": tokens["refresh_token"]}))
+    assert gone.status == 204
+    late = ask(pair[0].port, question)
+    assert late.error == (401, "revoked_token")
+    assert late.all("cache-control") == ["no-store"]
+    assert late.all("x-access-token") == []
+    assert [value.partition(";")[0] for value in late.all("set-cookie")] == [f"{REFRESH}="]
+
+
+def test_the_tokens_of_a_refresh_go_out_with_a_refusal_that_has_another_cause(site: Site) -> None:
+    routes = [route("/guarded/", f"http://127.0.0.1:{free_port()}", on_expired="refresh")]
+    with site.serve(routes=routes, tokens=tokens_for(site, access_ttl="1s", leeway="0s")) as gateway:
+        tokens = gateway.login()
+        expire(gateway, tokens["access_token"])
+        answer = ask(gateway.port, request("GET", "/guarded/x", pair_of(tokens)))
+        assert answer.error == (502, "upstream_unreachable")
+        assert answer.all("cache-control") == ["no-store"]
+        assert gateway.refresh(cookie(answer, REFRESH)).status == 200
 
 
 def test_an_answer_that_comes_late_puts_no_older_cookie_over_a_newer_one(

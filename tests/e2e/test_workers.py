@@ -97,6 +97,35 @@ def test_a_request_that_never_ends_holds_up_the_end_no_longer_than_the_drain(
             client.answer()
 
 
+SLOW_START = """
+import asyncio
+from uvicorn.lifespan.on import LifespanOn
+
+startup = LifespanOn.startup
+
+
+async def slow(self):
+    await startup(self)
+    await asyncio.sleep(1)  # management is up, the clients' listener is to come
+
+
+LifespanOn.startup = slow
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["one", "two"])
+def test_a_replica_is_not_ready_before_clients_can_connect(
+    site: Site, backend: Backend, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    spot = backend.spot()
+    options: dict[str, Any] = {"routes": [route("/raw/", backend.url, auth="none")]}
+    with site.serve(words, ready=503, environ={"PYTHONPATH": str(tmp_path)}, **options) as gateway:
+        until(lambda: gateway.operate("GET", "/readyz").json().get("failing") == ["listening"], "only that is left")
+        gateway.wait_ready()
+        assert ask(gateway.port, request("GET", spot.path())).status == 200
+
+
 def test_a_worker_that_dies_is_replaced(site: Site, backend: Backend) -> None:
     with site.serve(["--workers", "2"], routes=[route("/raw/", backend.url, auth="none")]) as gateway:
         until(lambda: len(children(gateway)) == 2, "two workers")

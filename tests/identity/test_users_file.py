@@ -177,6 +177,7 @@ def entry(line: str, password: str = ALICE) -> str:
         ("[users]\nalice = 1", "users.alice: must be a table"),
         ("x = 1\n" + entry(""), "x: unknown key"),
         ("[users.alice", "not TOML"),
+        ("a = " + "[" * 5000, "not TOML: nested too deep"),
         (b"\xff", "not UTF-8"),
         ("[users.alice]", "users.alice.password: must be a password hash"),
         (entry("", "hunter2"), "users.alice.password: must be a password hash"),

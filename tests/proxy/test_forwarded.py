@@ -27,6 +27,7 @@ def trusts(address: str) -> bool:
         ("", "10.0.0.1"),
         ("nonsense, 10.0.0.9", "10.0.0.9"),
         ("203.0.113.7, nonsense", "10.0.0.1"),
+        ("fe80::1%<any text>", "10.0.0.1"),  # a zone is of any text and length, and would stand in logs and sessions
     ],
 )
 def test_the_client_is_the_last_address_that_no_trusted_proxy_has(chain: str, address: str) -> None:

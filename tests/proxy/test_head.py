@@ -10,27 +10,10 @@ from hypothesis import strategies as st
 from gateway.proxy.head import Fields, Head, repeated, section_of
 from gateway.proxy.headers import CANDIDATES, R_PASS, RequestKinds, ResponseKinds
 from gateway.proxy.plain import whole_answer
+from tests.proxy.parsed import Seen, SeenAnswer, WholeAnswer
 
 NAMES = [b"Accept", b"X-Thing", b"Cookie", b"Connection", b"X-Auth-Request-User", b"x_auth_request_user", b"Set-Cookie"]
 MARKS = b"abc:=;, \t\r\n\x00\x7f\xff/?#%\"'()[]"
-
-
-class Seen:
-    """What llhttp reads of a request."""
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = 0
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_message_complete(self) -> None:
-        self.complete += 1
 
 
 def strictly(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None:
@@ -99,6 +82,23 @@ def test_a_header_section_that_is_about_one_message_is_not_remembered(more: tupl
     assert section_of(b"POST / HTTP/1.1\r\nHost: a.example\r\n%b: %b\r\n\r\n" % more, head) == b""
 
 
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("named", "passes"),
+    [
+        (b"keep-alive", (PARENT, b"a=b")),
+        (b"x, Tracestate", (PARENT,)),
+        (b"traceparent", ()),
+    ],
+)
+def test_a_trace_that_connection_names_goes_no_further(named: bytes, passes: tuple[bytes, ...]) -> None:
+    """RFC 9110 7.6.1: what is left out is as if the client had not sent it."""
+    fields = sorted_fields([(b"traceparent", PARENT), (b"Tracestate", b"a=b"), (b"Connection", named)])
+    assert tuple(line.partition(b": ")[2] for line in fields.trace().split(b"\r\n") if line) == passes
+
+
 def test_a_header_section_is_remembered_whole_and_only_where_it_is_all_that_came() -> None:
     head = Head(b"GET", b"/", FIELDS, http11=True, keep_alive=True)
     first = b"GET / HTTP/1.1\r\n"
@@ -106,21 +106,6 @@ def test_a_header_section_is_remembered_whole_and_only_where_it_is_all_that_came
     assert section_of(first + SECTION + first + SECTION, head) == b""
     assert section_of(b"\r\n" + first + SECTION, head) == b""
     assert section_of(first + b"X: " + b"y" * 5000 + b"\r\n" + SECTION, head) == b""
-
-
-class SeenAnswer(Seen):
-    """What llhttp reads of a response."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ended = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.ended:
-            self.headers.append((name, value.rstrip(b" \t")))  # llhttp leaves white space at the end
-
-    def on_headers_complete(self) -> None:
-        self.ended = True
 
 
 HEADERS = st.lists(
@@ -147,23 +132,6 @@ def test_the_lines_that_mean_something_in_an_answer_are_the_ones_that_the_parser
     lines = (line.partition(b":") for line in CANDIDATES.findall(raw[16:end]))
     found = [(name[1:], value.strip(b" \t")) for name, _, value in lines if kinds[name]]
     assert found == [header for header in seen.headers if kinds[header[0]] != R_PASS]
-
-
-class WholeAnswer(SeenAnswer):
-    """What llhttp reads of a whole answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = b""
-        self.parser = httptools.HttpResponseParser(self)
-        self.keeps = False
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self.keeps = self.parser.should_keep_alive()
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
 
 
 LINES = st.lists(

@@ -95,6 +95,10 @@ def test_the_path_that_was_matched_is_the_path_that_goes_on(path: bytes, normal:
         b"/api/admin;x/y",
         b"/api/x/..%2fadmin",
         b"/api/%5cadmin",
+        # /public/x where slashes are merged before dots are resolved, /api/public/x where they are not
+        b"/public/..%2fapi%2f%2f..%2fpublic/x",
+        b"/public;/..;/x",  # /public/../x to who cuts parameters and resolves no dots, else /x
+        b"/api/\\..\\..\\public%2f%2f..%2fapi/x",
         b"/public/%252e%252e/%00",
         b"/a%",
         b"/a%2",
@@ -121,6 +125,13 @@ def test_a_normal_path_is_its_own_normal_form_and_meets_the_same_route_again(tex
         return
     assert paths.normalise(normal) == normal
     assert TABLE.find(b"", normal) == (found, normal)
+
+
+def test_a_long_path_is_refused_where_its_readings_are_many_and_passes_where_they_are_few() -> None:
+    for path in (b"/api/" + b"%C3%A9" * 3000, b"/api/" + b"a%2Fb/" * 3000, b"/api/a;b//c%5c..%2fx/"):
+        assert TABLE.find(b"", path)[0].name == "/api/"
+    with pytest.raises(BadRequest):
+        TABLE.find(b"", b"/api" + b"/a;b//c%5cd%3be" * 2000)
 
 
 def test_a_method_that_the_route_does_not_take_is_named_with_those_it_takes() -> None:

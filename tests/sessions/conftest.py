@@ -6,16 +6,17 @@ The servers are started once a run and shared: a test keeps to a prefix of its o
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from gateway.sessions.connect import Endpoint, parse_url
-from tests.redis_server import RedisServer, redis_has_tls
+from tests.redis_server import RedisServer, redis_has_tls, redis_server
 from tests.redis_topologies import Cluster, Guarded, Watched, cluster, guarded_redis, sentinels
 from tests.sessions.world import LOOKED_INTO
 
-DEPLOYMENTS = ["fakeredis", "redis", "tls", "sentinel", "cluster"]
+DEPLOYMENTS = ["fakeredis", "redis", "valkey", "tls", "sentinel", "cluster"]
 
 
 @pytest.fixture(params=DEPLOYMENTS)
@@ -26,6 +27,9 @@ def url(request: pytest.FixtureRequest) -> Endpoint:
         case "redis":
             server: RedisServer = request.getfixturevalue("shared_redis")
             return parse_url(server.unix_url)
+        case "valkey":
+            other: RedisServer = request.getfixturevalue("shared_valkey")
+            return parse_url(other.url)
         case "tls":
             guarded: Guarded = request.getfixturevalue("shared_guarded")
             endpoint = guarded.endpoint()
@@ -36,6 +40,15 @@ def url(request: pytest.FixtureRequest) -> Endpoint:
             return parse_url(watched.url)
     nodes: Cluster = request.getfixturevalue("shared_cluster")
     return parse_url(nodes.url)
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[RedisServer]:
+    program = shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("needs valkey-server on PATH")
+    with redis_server(program=program) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
+from gateway.sessions.connect import Endpoint
 from tests.sessions.world import Clock, in_loop, opened
 
 
 @pytest.mark.parametrize("rate", [1, 3, 7, 10, 997])
 @in_loop
-async def test_a_minutes_worth_is_allowed_at_once_and_no_more(url: str, prefix: str, rate: int) -> None:
+async def test_a_minutes_worth_is_allowed_at_once_and_no_more(url: Endpoint, prefix: str, rate: int) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         for _ in range(min(rate, 20)):
@@ -21,7 +22,7 @@ async def test_a_minutes_worth_is_allowed_at_once_and_no_more(url: str, prefix: 
 
 
 @in_loop
-async def test_after_the_wait_that_was_told_one_attempt_is_allowed(url: str, prefix: str) -> None:
+async def test_after_the_wait_that_was_told_one_attempt_is_allowed(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         for _ in range(10):
@@ -36,7 +37,7 @@ async def test_after_the_wait_that_was_told_one_attempt_is_allowed(url: str, pre
 
 
 @in_loop
-async def test_refused_attempts_do_not_prolong_the_wait(url: str, prefix: str) -> None:
+async def test_refused_attempts_do_not_prolong_the_wait(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         waits = [await world.store.attempt("login", "alice", 2) for _ in range(10)]
@@ -44,7 +45,7 @@ async def test_refused_attempts_do_not_prolong_the_wait(url: str, prefix: str) -
 
 
 @in_loop
-async def test_kinds_and_users_are_counted_apart(url: str, prefix: str) -> None:
+async def test_kinds_and_users_are_counted_apart(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         assert await world.store.attempt("login", "alice", 1) == 0
         assert await world.store.attempt("login", "bob", 1) == 0
@@ -53,14 +54,14 @@ async def test_kinds_and_users_are_counted_apart(url: str, prefix: str) -> None:
 
 
 @in_loop
-async def test_concurrent_attempts_never_pass_the_rate(url: str, prefix: str) -> None:
+async def test_concurrent_attempts_never_pass_the_rate(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, timeout=5) as world:
         waits = await asyncio.gather(*(world.store.attempt("login", "alice", 5) for _ in range(40)))
         assert waits.count(0) == 5
 
 
 @in_loop
-async def test_no_name_or_address_stands_in_a_key_and_every_key_has_a_ttl(url: str, prefix: str) -> None:
+async def test_no_name_or_address_stands_in_a_key_and_every_key_has_a_ttl(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         await world.store.attempt("login-ip", "203.0.113.7", 30)
         await world.store.attempt("login", "alice@example.com", 30)
@@ -79,7 +80,7 @@ async def test_a_rate_of_nought_allows_all_and_asks_redis_nothing(prefix: str) -
 
 
 @in_loop
-async def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_minute(url: str, prefix: str) -> None:
+async def test_a_clock_that_was_set_back_locks_nobody_out_for_longer_than_a_minute(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         for _ in range(3):

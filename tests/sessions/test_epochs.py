@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.sessions.connect import open_client
+from gateway.sessions.connect import Endpoint, open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.keyspace import DIGITS, Keyspace
 from gateway.sessions.store import SessionStore
@@ -48,7 +48,7 @@ async def lives(world: World, session_id: str) -> bool:
 
 
 @in_loop
-async def test_a_check_of_an_empty_store_makes_all_epochs_and_knows_them(url: str, prefix: str) -> None:
+async def test_a_check_of_an_empty_store_makes_all_epochs_and_knows_them(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as memory:
         assert memory.epochs.born == [b""] * 16
         await memory.epochs.check()
@@ -61,7 +61,7 @@ async def test_a_check_of_an_empty_store_makes_all_epochs_and_knows_them(url: st
 
 
 @in_loop
-async def test_what_a_check_finds_again_changes_nothing(url: str, prefix: str) -> None:
+async def test_what_a_check_finds_again_changes_nothing(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as memory:
         session = await world.store.create(login())
         await memory.epochs.check()
@@ -75,7 +75,7 @@ async def test_what_a_check_finds_again_changes_nothing(url: str, prefix: str) -
 
 
 @in_loop
-async def test_a_record_begins_with_the_epoch_that_it_belongs_to(url: str, prefix: str) -> None:
+async def test_a_record_begins_with_the_epoch_that_it_belongs_to(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -109,7 +109,9 @@ NO_ENDINGS: dict[str, Any] = {
 
 @pytest.mark.parametrize(("kind", "count"), [*((k, 1) for k in ENDINGS), *((k, 0) for k in NO_ENDINGS)])
 @in_loop
-async def test_each_ending_is_counted_once_and_nothing_else_is(url: str, prefix: str, kind: str, count: int) -> None:
+async def test_each_ending_is_counted_once_and_nothing_else_is(
+    url: Endpoint, prefix: str, kind: str, count: int
+) -> None:
     async with opened(url, prefix, max_sessions=1 if "cap" in kind else 9) as world:
         session = await world.store.create(login(device="laptop"))
         born, endings = await epoch_of(world, session.id[0])
@@ -123,7 +125,7 @@ async def test_each_ending_is_counted_once_and_nothing_else_is(url: str, prefix:
 @pytest.mark.parametrize("kind", [kind for kind in ENDINGS if kind not in ("revoke_token", "set_not_before")])
 @in_loop
 async def test_a_session_that_was_ended_does_not_come_back_with_an_old_snapshot(
-    url: str, prefix: str, kind: str
+    url: Endpoint, prefix: str, kind: str
 ) -> None:
     async with opened(url, prefix, max_sessions=1 if "cap" in kind else 9) as world:
         session = await world.store.create(login(device="laptop"))
@@ -150,7 +152,7 @@ async def test_a_session_that_was_ended_does_not_come_back_with_an_old_snapshot(
 )
 @in_loop
 async def test_whatever_is_asked_first_after_a_rollback_sees_no_old_session(
-    url: str, prefix: str, first: Any, answer: Any
+    url: Endpoint, prefix: str, first: Any, answer: Any
 ) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
@@ -164,7 +166,7 @@ async def test_whatever_is_asked_first_after_a_rollback_sees_no_old_session(
 
 @in_loop
 async def test_after_a_rollback_a_new_login_lives_and_the_old_ones_of_the_user_are_cleared(
-    url: str, prefix: str
+    url: Endpoint, prefix: str
 ) -> None:
     async with opened(url, prefix) as world:
         old = [await world.store.create(login()) for _ in range(3)]
@@ -177,7 +179,7 @@ async def test_after_a_rollback_a_new_login_lives_and_the_old_ones_of_the_user_a
 
 
 @in_loop
-async def test_a_check_notices_a_rollback_voids_that_partition_alone_and_tells_once(url: str, prefix: str) -> None:
+async def test_a_check_notices_a_rollback_voids_that_partition_alone_and_tells_once(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as memory, remembering(url, prefix) as other:
         await memory.epochs.check()
         session, elsewhere = await world.store.create(login("u-1")), await world.store.create(login("u-2"))
@@ -204,7 +206,7 @@ async def test_a_check_notices_a_rollback_voids_that_partition_alone_and_tells_o
 
 
 @in_loop
-async def test_two_that_notice_a_rollback_at_once_renew_it_once(url: str, prefix: str) -> None:
+async def test_two_that_notice_a_rollback_at_once_renew_it_once(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as one, remembering(url, prefix) as other:
         await one.epochs.check()
         session = await world.store.create(login())
@@ -219,7 +221,7 @@ async def test_two_that_notice_a_rollback_at_once_renew_it_once(url: str, prefix
 
 
 @in_loop
-async def test_a_history_that_parted_is_noticed_also_where_as_much_was_ended_in_it(url: str, prefix: str) -> None:
+async def test_a_history_that_parted_is_noticed_also_where_as_much_was_ended_in_it(url: Endpoint, prefix: str) -> None:
     """A replica that lagged is promoted, and something else is ended there before anyone looks."""
     async with (
         opened(url, prefix) as world,
@@ -243,7 +245,7 @@ async def test_a_history_that_parted_is_noticed_also_where_as_much_was_ended_in_
 
 
 @in_loop
-async def test_what_went_on_elsewhere_is_no_rollback(url: str, prefix: str) -> None:
+async def test_what_went_on_elsewhere_is_no_rollback(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as memory:
         kept = await world.store.create(login())
         for batch in (0, 1, 5, 31, 32, 33, 70):
@@ -257,7 +259,7 @@ async def test_what_went_on_elsewhere_is_no_rollback(url: str, prefix: str) -> N
 
 
 @in_loop
-async def test_answers_that_overtake_each_other_are_no_rollback(url: str, prefix: str) -> None:
+async def test_answers_that_overtake_each_other_are_no_rollback(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, timeout=10) as world, remembering(url, prefix, timeout=10) as memory:
         sessions = [await world.store.create(login()) for _ in range(50)]
         shared = SessionStore(open_client(url, 10), prefix, POLICY, 10, epochs=memory.epochs)
@@ -282,7 +284,7 @@ def test_what_was_overtaken_is_passed_over_and_what_is_none_too() -> None:
 
 
 @in_loop
-async def test_a_wiped_store_begins_anew_later_than_it_was_and_knows_nobody(url: str, prefix: str) -> None:
+async def test_a_wiped_store_begins_anew_later_than_it_was_and_knows_nobody(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world, remembering(url, prefix, clock) as memory:
         session = await world.store.create(login())
@@ -298,7 +300,7 @@ async def test_a_wiped_store_begins_anew_later_than_it_was_and_knows_nobody(url:
 
 
 @in_loop
-async def test_an_epoch_that_was_deleted_by_hand_voids_its_partition(url: str, prefix: str) -> None:
+async def test_an_epoch_that_was_deleted_by_hand_voids_its_partition(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, opened(url, prefix) as other:
         session = await world.store.create(login())
         await world.raw.delete(Keyspace(prefix).epoch(session.id[0]))
@@ -308,7 +310,7 @@ async def test_an_epoch_that_was_deleted_by_hand_voids_its_partition(url: str, p
 
 @pytest.mark.parametrize("bad", [b"", b"x", b"1700000000", b"1700000000 1 ", b"1700000000 2 aaaaa", b"99999999999 0 "])
 @in_loop
-async def test_an_epoch_that_cannot_be_read_is_made_anew(url: str, prefix: str, bad: bytes) -> None:
+async def test_an_epoch_that_cannot_be_read_is_made_anew(url: Endpoint, prefix: str, bad: bytes) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world, remembering(url, prefix, clock) as memory:
         session = await world.store.create(login())
@@ -320,7 +322,7 @@ async def test_an_epoch_that_cannot_be_read_is_made_anew(url: str, prefix: str, 
 
 
 @in_loop
-async def test_a_clock_that_was_set_back_makes_no_epoch_older_than_the_one_before(url: str, prefix: str) -> None:
+async def test_a_clock_that_was_set_back_makes_no_epoch_older_than_the_one_before(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, refresh_ttl=0, session_ttl=0) as world:  # else it would have ended for Redis
         session = await world.store.create(login())
@@ -339,7 +341,7 @@ async def test_a_clock_that_was_set_back_makes_no_epoch_older_than_the_one_befor
 
 
 @in_loop
-async def test_two_prefixes_have_epochs_of_their_own(url: str, prefix: str) -> None:
+async def test_two_prefixes_have_epochs_of_their_own(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as one, opened(url, prefix + "b") as other:
         session, kept = await one.store.create(login()), await other.store.create(login())
         snapshot = await copy(one)
@@ -381,7 +383,7 @@ async def test_a_check_that_finds_nobody_says_unavailable_and_forgets_nothing(ow
 
 
 @in_loop
-async def test_scripts_that_redis_forgot_are_sent_again(url: str, prefix: str) -> None:
+async def test_scripts_that_redis_forgot_are_sent_again(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, remembering(url, prefix) as memory:
         await world.raw.script_flush()
         await memory.epochs.check()

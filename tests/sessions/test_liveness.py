@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.sessions.connect import open_client
+from gateway.sessions.connect import Endpoint, open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness, Verdict
 from tests.redis_server import RedisServer, free_port
@@ -19,7 +19,7 @@ TOKEN = "0" + "t" * 22
 
 
 @in_loop
-async def test_a_token_is_alive_while_its_session_is_and_it_is_not_revoked(url: str, prefix: str) -> None:
+async def test_a_token_is_alive_while_its_session_is_and_it_is_not_revoked(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, checking(url, prefix) as live:
         session = await world.store.create(login())
         token, other = session.id[0] + "t" * 22, session.id[0] + "o" * 22
@@ -32,7 +32,7 @@ async def test_a_token_is_alive_while_its_session_is_and_it_is_not_revoked(url: 
 
 
 @in_loop
-async def test_every_way_of_ending_a_session_is_seen_by_the_very_next_check(url: str, prefix: str) -> None:
+async def test_every_way_of_ending_a_session_is_seen_by_the_very_next_check(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, max_sessions=1) as world, checking(url, prefix) as live:
         replaced = await world.store.create(login(device="laptop"))
         by_reuse = await world.store.create(login(device="laptop"))
@@ -52,14 +52,16 @@ async def test_every_way_of_ending_a_session_is_seen_by_the_very_next_check(url:
     [("", ""), ("0" * 23, ""), ("\ud800", "é"), ("x\r\n$1\r\n1", "\0" * 300), ("0", "*1\r\n")],
 )
 @in_loop
-async def test_ids_of_any_form_are_just_unknown_sessions(url: str, prefix: str, session_id: str, token_id: str) -> None:
+async def test_ids_of_any_form_are_just_unknown_sessions(
+    url: Endpoint, prefix: str, session_id: str, token_id: str
+) -> None:
     async with checking(url, prefix) as live:
         assert await live.alive(session_id, token_id) is Verdict.ENDED
         assert await live.alive("0" * 23, TOKEN) is Verdict.ENDED
 
 
 @in_loop
-async def test_a_mixed_batch_gives_each_ask_its_own_verdict(url: str, prefix: str) -> None:
+async def test_a_mixed_batch_gives_each_ask_its_own_verdict(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world, checking(url, prefix) as live:
         sessions = [await world.store.create(login(f"u-{number}")) for number in range(30)]
         for session in sessions[::3]:
@@ -71,7 +73,7 @@ async def test_a_mixed_batch_gives_each_ask_its_own_verdict(url: str, prefix: st
 
 
 @in_loop
-async def test_an_answer_never_comes_inside_the_ask(url: str, prefix: str) -> None:
+async def test_an_answer_never_comes_inside_the_ask(url: Endpoint, prefix: str) -> None:
     async with checking(url, prefix) as live:
         tally = Tally()
         tally.ask(live, live.keys("0" * 23, TOKEN))
@@ -81,7 +83,7 @@ async def test_an_answer_never_comes_inside_the_ask(url: str, prefix: str) -> No
 
 
 @in_loop
-async def test_an_answer_may_ask_again(url: str, prefix: str) -> None:
+async def test_an_answer_may_ask_again(url: Endpoint, prefix: str) -> None:
     async with checking(url, prefix) as live:
         keys, tally = live.keys("0" * 23, TOKEN), Tally()
         live.ask(keys, lambda _: tally.ask(live, keys))
@@ -91,7 +93,7 @@ async def test_an_answer_may_ask_again(url: str, prefix: str) -> None:
 
 
 @in_loop
-async def test_an_answer_that_fails_does_not_take_the_others_with_it(url: str, prefix: str) -> None:
+async def test_an_answer_that_fails_does_not_take_the_others_with_it(url: Endpoint, prefix: str) -> None:
     async with checking(url, prefix) as live:
         told: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
@@ -110,7 +112,7 @@ async def test_an_answer_that_fails_does_not_take_the_others_with_it(url: str, p
 
 
 @in_loop
-async def test_a_caller_that_gave_up_is_no_error(url: str, prefix: str) -> None:
+async def test_a_caller_that_gave_up_is_no_error(url: Endpoint, prefix: str) -> None:
     async with checking(url, prefix) as live:
         waiting = asyncio.ensure_future(live.alive("0" * 23, TOKEN))
         await asyncio.sleep(0)
@@ -120,7 +122,7 @@ async def test_a_caller_that_gave_up_is_no_error(url: str, prefix: str) -> None:
 
 
 @in_loop
-async def test_closing_answers_what_is_waiting(url: str, prefix: str) -> None:
+async def test_closing_answers_what_is_waiting(url: Endpoint, prefix: str) -> None:
     live = Liveness(url, prefix, 5, Epochs(open_client(url, 5), prefix, 5))
     live.start()
     tally = Tally()
@@ -136,7 +138,7 @@ async def test_closing_answers_what_is_waiting(url: str, prefix: str) -> None:
 
 
 @in_loop
-async def test_the_observer_is_told_of_each_batch(url: str, prefix: str) -> None:
+async def test_the_observer_is_told_of_each_batch(url: Endpoint, prefix: str) -> None:
     seen: list[tuple[int, float]] = []
     async with checking(url, prefix, observe=lambda size, seconds: seen.append((size, seconds))) as live:
         await asyncio.gather(*(live.alive("0" * 23, TOKEN) for _ in range(7)))

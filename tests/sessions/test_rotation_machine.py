@@ -191,7 +191,7 @@ class RotationMachine(RuleBasedStateMachine):
         return found.session if found.outcome in (Outcome.ROTATED, Outcome.REPLAYED) else None
 
 
-def test_the_script_says_what_the_table_says(request: pytest.FixtureRequest, url: str, prefix: str) -> None:
+def test_the_script_says_what_the_table_says(request: pytest.FixtureRequest, url: Endpoint, prefix: str) -> None:
     machine = type("Machine", (RotationMachine,), {"url": url, "prefix": prefix})
     # fakeredis takes a millisecond and more a script; how Redis is run makes no difference to a script
     examples = {"fakeredis": 40, "redis": 80}.get(request.node.callspec.params["url"], 10)

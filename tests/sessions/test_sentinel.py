@@ -14,10 +14,11 @@ from gateway.sessions.connect import Address, Credentials, parse_url
 from gateway.sessions.liveness import Verdict
 from gateway.sessions.sentinel import Sentinels
 from tests.redis_server import RedisServer, free_port, redis_server
-from tests.redis_topologies import SERVICE, Watched, sentinels
+from tests.redis_topologies import SERVICE, Watched, replicate, sentinels
 from tests.sessions.world import checking, eventually, in_loop, login, opened
 
 TIMEOUT = 0.5
+RIGHTS = ["-@all", "+hello", "+auth", "+sentinel|get-master-addr-by-name"]  # as in docs/deployment.md
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ async def test_when_the_primary_dies_the_service_is_back_within_a_second_of_the_
         session = await world.store.create(login())
         keys = live.keys(session.id, session.id[0] + "t" * 22)
         assert await live.verdict(keys) is Verdict.ALIVE
-        with watched.primary.client() as admin:
-            assert admin.wait(1, 10_000) == 1
+        replicate(watched.primary)
         seen: list[Verdict] = []
         watched.primary.stop()
         named = asyncio.ensure_future(until_named(watched, watched.replica.port))
@@ -69,8 +69,7 @@ async def test_a_primary_that_was_replaced_while_it_was_well_is_left_at_once(wat
     endpoint = parse_url(watched.url)
     async with opened(endpoint, prefix, timeout=TIMEOUT) as world, checking(endpoint, prefix, timeout=TIMEOUT) as live:
         sessions = [await world.store.create(login(f"u-{number}")) for number in range(20)]
-        with watched.primary.client() as admin:
-            assert admin.wait(1, 10_000) == 1
+        replicate(watched.primary)
         watched.fail_over()
         async with asyncio.timeout(60):
             for session in sessions:
@@ -145,7 +144,7 @@ async def test_the_loss_of_the_sentinels_costs_nothing_while_the_primary_stands(
 async def test_the_sentinels_have_a_user_of_their_own(watched: Watched, prefix: str) -> None:
     for each in watched.sentinels:
         with each.client() as admin:
-            admin.execute_command("ACL", "SETUSER", "asker", "on", ">pw", "allchannels", "+@all")
+            admin.execute_command("ACL", "SETUSER", "asker", "on", ">pw", *RIGHTS)
             admin.execute_command("ACL", "SETUSER", "default", "off")
     with_user = parse_url(watched.url, sentinel_username="asker", sentinel_password="pw")
     async with opened(with_user, prefix) as world, checking(with_user, prefix) as live:

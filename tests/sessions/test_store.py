@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import Keyspace, partition
 from gateway.sessions.store import NewIdentity, NewSession
 from gateway.tokens.rotation import Outcome
@@ -25,7 +26,7 @@ FULL = NewSession(
 
 
 @in_loop
-async def test_a_session_is_read_back_as_it_was_created(url: str, prefix: str) -> None:
+async def test_a_session_is_read_back_as_it_was_created(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(FULL)
         assert await world.store.get(session.id) == session
@@ -39,7 +40,7 @@ async def test_a_session_is_read_back_as_it_was_created(url: str, prefix: str) -
 
 
 @in_loop
-async def test_a_session_id_begins_with_the_partition_of_its_user(url: str, prefix: str) -> None:
+async def test_a_session_id_begins_with_the_partition_of_its_user(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         for number in range(20):
             session = await world.store.create(login(f"u-{number}"))
@@ -48,7 +49,7 @@ async def test_a_session_id_begins_with_the_partition_of_its_user(url: str, pref
 
 
 @in_loop
-async def test_fifty_concurrent_rotations_with_one_token_give_one_successor(url: str, prefix: str) -> None:
+async def test_fifty_concurrent_rotations_with_one_token_give_one_successor(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, timeout=5) as world:
         session = await world.store.create(login())
         rotations = await asyncio.gather(*(world.store.rotate(session.id, 0) for _ in range(50)))
@@ -60,7 +61,7 @@ async def test_fifty_concurrent_rotations_with_one_token_give_one_successor(url:
 
 
 @in_loop
-async def test_a_lost_answer_can_be_asked_for_until_its_successor_was_used(url: str, prefix: str) -> None:
+async def test_a_lost_answer_can_be_asked_for_until_its_successor_was_used(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -79,7 +80,7 @@ async def test_a_lost_answer_can_be_asked_for_until_its_successor_was_used(url: 
 
 
 @in_loop
-async def test_the_use_of_a_token_says_nothing_of_its_successor(url: str, prefix: str) -> None:
+async def test_the_use_of_a_token_says_nothing_of_its_successor(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -91,7 +92,7 @@ async def test_the_use_of_a_token_says_nothing_of_its_successor(url: str, prefix
 
 
 @in_loop
-async def test_a_replay_renews_nothing(url: str, prefix: str) -> None:
+async def test_a_replay_renews_nothing(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -105,7 +106,7 @@ async def test_a_replay_renews_nothing(url: str, prefix: str) -> None:
 
 
 @in_loop
-async def test_a_mark_of_an_older_counter_or_a_second_mark_changes_nothing(url: str, prefix: str) -> None:
+async def test_a_mark_of_an_older_counter_or_a_second_mark_changes_nothing(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -122,7 +123,7 @@ async def test_a_mark_of_an_older_counter_or_a_second_mark_changes_nothing(url: 
 
 
 @in_loop
-async def test_a_mark_tells_when_the_session_was_last_used_and_keeps_its_ttl(url: str, prefix: str) -> None:
+async def test_a_mark_tells_when_the_session_was_last_used_and_keeps_its_ttl(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -135,7 +136,7 @@ async def test_a_mark_tells_when_the_session_was_last_used_and_keeps_its_ttl(url
 
 
 @in_loop
-async def test_marking_a_session_that_has_ended_brings_nothing_back(url: str, prefix: str) -> None:
+async def test_marking_a_session_that_has_ended_brings_nothing_back(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         await world.store.end(session.id)
@@ -144,7 +145,7 @@ async def test_marking_a_session_that_has_ended_brings_nothing_back(url: str, pr
 
 
 @in_loop
-async def test_a_counter_ahead_of_the_store_ends_the_session(url: str, prefix: str) -> None:
+async def test_a_counter_ahead_of_the_store_ends_the_session(url: Endpoint, prefix: str) -> None:
     """A store that was rolled back to a copy of itself cannot tell old tokens from new ones."""
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
@@ -153,7 +154,7 @@ async def test_a_counter_ahead_of_the_store_ends_the_session(url: str, prefix: s
 
 
 @in_loop
-async def test_a_login_on_a_device_replaces_the_session_there(url: str, prefix: str) -> None:
+async def test_a_login_on_a_device_replaces_the_session_there(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         old = await world.store.create(login(device="laptop"))
         phone = await world.store.create(login(device="phone"))
@@ -167,7 +168,7 @@ async def test_a_login_on_a_device_replaces_the_session_there(url: str, prefix: 
 
 
 @in_loop
-async def test_logins_without_a_device_name_stand_side_by_side(url: str, prefix: str) -> None:
+async def test_logins_without_a_device_name_stand_side_by_side(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         for _ in range(3):
             await world.store.create(login())
@@ -175,7 +176,7 @@ async def test_logins_without_a_device_name_stand_side_by_side(url: str, prefix:
 
 
 @in_loop
-async def test_over_the_cap_the_least_recently_used_session_ends(url: str, prefix: str) -> None:
+async def test_over_the_cap_the_least_recently_used_session_ends(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, max_sessions=3) as world:
         sessions = []
@@ -193,7 +194,7 @@ async def test_over_the_cap_the_least_recently_used_session_ends(url: str, prefi
 
 
 @in_loop
-async def test_concurrent_logins_never_pass_the_cap(url: str, prefix: str) -> None:
+async def test_concurrent_logins_never_pass_the_cap(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, timeout=5, max_sessions=3) as world:
         await asyncio.gather(*(world.store.create(login()) for _ in range(20)))
         assert len(await world.store.list("u-1")) == 3
@@ -201,7 +202,7 @@ async def test_concurrent_logins_never_pass_the_cap(url: str, prefix: str) -> No
 
 
 @in_loop
-async def test_replacing_a_device_at_the_cap_ends_no_other_session(url: str, prefix: str) -> None:
+async def test_replacing_a_device_at_the_cap_ends_no_other_session(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, max_sessions=2) as world:
         phone = await world.store.create(login(device="phone"))
         await world.store.create(login(device="laptop"))
@@ -210,7 +211,7 @@ async def test_replacing_a_device_at_the_cap_ends_no_other_session(url: str, pre
 
 
 @in_loop
-async def test_the_list_is_the_users_own_and_the_latest_used_comes_first(url: str, prefix: str) -> None:
+async def test_the_list_is_the_users_own_and_the_latest_used_comes_first(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         first = await world.store.create(login())
@@ -225,7 +226,7 @@ async def test_the_list_is_the_users_own_and_the_latest_used_comes_first(url: st
 
 
 @in_loop
-async def test_a_recheck_takes_the_place_of_what_the_session_held(url: str, prefix: str) -> None:
+async def test_a_recheck_takes_the_place_of_what_the_session_held(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(FULL)
         fresh = NewIdentity(roles=("user",), scope="", claims={"email": "b@example.com"}, credential_version="v8")
@@ -239,7 +240,7 @@ async def test_a_recheck_takes_the_place_of_what_the_session_held(url: str, pref
 
 
 @in_loop
-async def test_a_role_that_was_taken_away_does_not_come_back_in_a_replay(url: str, prefix: str) -> None:
+async def test_a_role_that_was_taken_away_does_not_come_back_in_a_replay(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(FULL)
         await world.store.rotate(session.id, 0)
@@ -252,7 +253,7 @@ async def test_a_role_that_was_taken_away_does_not_come_back_in_a_replay(url: st
 
 
 @in_loop
-async def test_scripts_that_redis_forgot_are_sent_again(url: str, prefix: str) -> None:
+async def test_scripts_that_redis_forgot_are_sent_again(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         await world.raw.script_flush()
@@ -260,7 +261,7 @@ async def test_scripts_that_redis_forgot_are_sent_again(url: str, prefix: str) -
 
 
 @in_loop
-async def test_two_prefixes_on_one_redis_know_nothing_of_each_other(url: str, prefix: str) -> None:
+async def test_two_prefixes_on_one_redis_know_nothing_of_each_other(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as one, opened(url, prefix + "b") as other:
         session = await one.store.create(login())
         assert await other.store.get(session.id) is None

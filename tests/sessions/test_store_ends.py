@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import Keyspace
 from gateway.sessions.store import NewSession
 from gateway.tokens.rotation import Outcome
@@ -25,14 +26,14 @@ FULL = NewSession(
 
 
 @in_loop
-async def test_every_key_of_one_session_lies_in_one_slot(url: str, prefix: str) -> None:
+async def test_every_key_of_one_session_lies_in_one_slot(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         assert {name.split(":")[1] for name in await world.names()} == {"{" + session.id[0] + "}"}
 
 
 @in_loop
-async def test_every_key_ends_with_what_it_stands_for(url: str, prefix: str) -> None:
+async def test_every_key_ends_with_what_it_stands_for(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         other = await world.store.create(login("u-2"))
@@ -50,7 +51,7 @@ async def test_every_key_ends_with_what_it_stands_for(url: str, prefix: str) -> 
 
 
 @in_loop
-async def test_a_rotation_moves_the_end_of_every_key(url: str, prefix: str) -> None:
+async def test_a_rotation_moves_the_end_of_every_key(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -63,7 +64,7 @@ async def test_a_rotation_moves_the_end_of_every_key(url: str, prefix: str) -> N
 
 
 @in_loop
-async def test_the_users_index_lives_as_long_as_the_latest_of_the_sessions(url: str, prefix: str) -> None:
+async def test_the_users_index_lives_as_long_as_the_latest_of_the_sessions(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         first = await world.store.create(login())
@@ -76,7 +77,7 @@ async def test_the_users_index_lives_as_long_as_the_latest_of_the_sessions(url: 
 
 
 @in_loop
-async def test_a_session_that_never_ends_has_no_ttl(url: str, prefix: str) -> None:
+async def test_a_session_that_never_ends_has_no_ttl(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, refresh_ttl=0, session_ttl=0) as world:
         session = await world.store.create(login())
         assert (session.expires_at, session.ends_at) == (0, 0)
@@ -90,7 +91,7 @@ async def test_a_session_that_never_ends_has_no_ttl(url: str, prefix: str) -> No
 
 
 @in_loop
-async def test_an_endless_session_beside_an_ending_one_keeps_the_index_without_ttl(url: str, prefix: str) -> None:
+async def test_an_endless_session_beside_an_ending_one_keeps_the_index_without_ttl(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, refresh_ttl=0, session_ttl=0) as endless, opened(url, prefix) as world:
         forever = await endless.store.create(login())
         ending = await world.store.create(login())
@@ -101,7 +102,7 @@ async def test_an_endless_session_beside_an_ending_one_keeps_the_index_without_t
 
 
 @in_loop
-async def test_the_absolute_end_caps_what_a_refresh_renews(url: str, prefix: str) -> None:
+async def test_the_absolute_end_caps_what_a_refresh_renews(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, refresh_ttl=600, session_ttl=1000) as world:
         session = await world.store.create(login())
@@ -112,7 +113,7 @@ async def test_the_absolute_end_caps_what_a_refresh_renews(url: str, prefix: str
 
 
 @in_loop
-async def test_a_session_with_an_absolute_end_alone_ends_then(url: str, prefix: str) -> None:
+async def test_a_session_with_an_absolute_end_alone_ends_then(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, refresh_ttl=0, session_ttl=1000) as world:
         session = await world.store.create(login())
@@ -122,7 +123,7 @@ async def test_a_session_with_an_absolute_end_alone_ends_then(url: str, prefix: 
 
 
 @in_loop
-async def test_a_shorter_absolute_end_holds_for_sessions_that_are_there(url: str, prefix: str) -> None:
+async def test_a_shorter_absolute_end_holds_for_sessions_that_are_there(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as before, opened(url, prefix, clock, session_ttl=60) as after:
         session = await before.store.create(login())
@@ -132,7 +133,7 @@ async def test_a_shorter_absolute_end_holds_for_sessions_that_are_there(url: str
 
 
 @in_loop
-async def test_an_expired_session_is_gone_and_leaves_nothing_behind(url: str, prefix: str) -> None:
+async def test_an_expired_session_is_gone_and_leaves_nothing_behind(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())
@@ -148,7 +149,7 @@ async def test_an_expired_session_is_gone_and_leaves_nothing_behind(url: str, pr
 
 
 @in_loop
-async def test_redis_itself_drops_every_key_when_the_session_ends(url: str, prefix: str) -> None:
+async def test_redis_itself_drops_every_key_when_the_session_ends(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix, refresh_ttl=1, leeway=0) as world:
         session = await world.store.create(login())
         await world.store.revoke_token(session.id[0] + "x" * 20, int(time.time()) + 1)
@@ -162,7 +163,7 @@ async def test_redis_itself_drops_every_key_when_the_session_ends(url: str, pref
 
 
 @in_loop
-async def test_ending_a_session_leaves_nothing_behind_and_can_be_repeated(url: str, prefix: str) -> None:
+async def test_ending_a_session_leaves_nothing_behind_and_can_be_repeated(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         assert await world.store.end(session.id) is True
@@ -172,7 +173,7 @@ async def test_ending_a_session_leaves_nothing_behind_and_can_be_repeated(url: s
 
 
 @in_loop
-async def test_a_rotation_after_an_end_is_refused(url: str, prefix: str) -> None:
+async def test_a_rotation_after_an_end_is_refused(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         await world.store.end(session.id)
@@ -182,7 +183,7 @@ async def test_a_rotation_after_an_end_is_refused(url: str, prefix: str) -> None
 
 
 @in_loop
-async def test_an_end_among_concurrent_rotations_is_final(url: str, prefix: str) -> None:
+async def test_an_end_among_concurrent_rotations_is_final(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         rotations = [world.store.rotate(session.id, 0) for _ in range(20)]
@@ -192,7 +193,7 @@ async def test_an_end_among_concurrent_rotations_is_final(url: str, prefix: str)
 
 
 @in_loop
-async def test_ending_all_sessions_names_them_and_can_keep_one(url: str, prefix: str) -> None:
+async def test_ending_all_sessions_names_them_and_can_keep_one(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         sessions = [await world.store.create(login()) for _ in range(4)]
         stranger = await world.store.create(login("u-2"))
@@ -205,14 +206,14 @@ async def test_ending_all_sessions_names_them_and_can_keep_one(url: str, prefix:
 
 
 @in_loop
-async def test_keeping_the_session_of_another_user_keeps_none_of_ones_own(url: str, prefix: str) -> None:
+async def test_keeping_the_session_of_another_user_keeps_none_of_ones_own(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         mine, theirs = await world.store.create(login()), await world.store.create(login("u-2"))
         assert await world.store.end_all("u-1", keep=theirs.id) == [mine.id]
 
 
 @in_loop
-async def test_a_token_that_has_expired_is_not_put_on_the_blacklist(url: str, prefix: str) -> None:
+async def test_a_token_that_has_expired_is_not_put_on_the_blacklist(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         await world.store.revoke_token("0" * 20, int(time.time()) - 11)
         assert await world.names() == set()
@@ -221,7 +222,7 @@ async def test_a_token_that_has_expired_is_not_put_on_the_blacklist(url: str, pr
 
 
 @in_loop
-async def test_the_epoch_is_born_once_and_has_no_ttl(url: str, prefix: str) -> None:
+async def test_the_epoch_is_born_once_and_has_no_ttl(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock) as world:
         session = await world.store.create(login())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import Keyspace
 from gateway.sessions.store import NewSession, SessionPolicy
 from gateway.tokens.rotation import Outcome
@@ -24,7 +25,7 @@ FULL = NewSession(
 
 
 @in_loop
-async def test_a_record_that_cannot_be_read_is_no_session(url: str, prefix: str) -> None:
+async def test_a_record_that_cannot_be_read_is_no_session(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login())
         key = Keyspace(prefix).session(session.id)
@@ -41,7 +42,7 @@ async def test_a_record_that_cannot_be_read_is_no_session(url: str, prefix: str)
 
 @pytest.mark.parametrize("subject", ["é" * 255, "u:{1}:x", 'a"b\\c', "%s %d", "  ", "用户", "-1"])
 @in_loop
-async def test_a_subject_may_be_any_text(url: str, prefix: str, subject: str) -> None:
+async def test_a_subject_may_be_any_text(url: Endpoint, prefix: str, subject: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login(subject, device="d"))
         rotated = await world.store.rotate(session.id, 0)
@@ -61,7 +62,7 @@ async def test_a_subject_that_no_record_can_hold_is_refused(prefix: str, subject
 
 
 @in_loop
-async def test_inputs_of_the_greatest_length_are_kept(url: str, prefix: str) -> None:
+async def test_inputs_of_the_greatest_length_are_kept(url: Endpoint, prefix: str) -> None:
     claims = {f"c{number}": "x" * 1000 for number in range(60)}
     new = NewSession("s" * 255, "d" * 255, "a" * 255, "f" * 45, ("r" * 1000,), "s" * 1000, claims, "v" * 255)
     async with opened(url, prefix) as world:
@@ -88,7 +89,7 @@ async def test_what_is_too_long_or_no_json_is_refused(prefix: str, more: dict[st
 
 
 @in_loop
-async def test_what_a_client_says_of_itself_is_cut_and_cleaned(url: str, prefix: str) -> None:
+async def test_what_a_client_says_of_itself_is_cut_and_cleaned(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         session = await world.store.create(login(device="a\nb\ud800", user_agent="x\r\n0 0 0" + "y" * 9000, ip="\n"))
         assert (session.device, session.ip) == ("a b?", " ")
@@ -109,7 +110,7 @@ async def test_an_id_that_is_none_is_an_unknown_session_and_asks_redis_nothing(p
 
 @pytest.mark.parametrize("token_id", ["urn:uuid:1234", "é", "\ud800", "0" * 255, "{b}"])
 @in_loop
-async def test_a_token_of_another_maker_can_be_revoked(url: str, prefix: str, token_id: str) -> None:
+async def test_a_token_of_another_maker_can_be_revoked(url: Endpoint, prefix: str, token_id: str) -> None:
     async with opened(url, prefix) as world:
         await world.store.revoke_token(token_id, 2**62)
         assert await world.raw.exists(Keyspace(prefix).revoked(token_id)) == 1
@@ -136,7 +137,7 @@ async def test_a_not_before_that_is_none_is_refused(prefix: str, subject_id: str
 
 @pytest.mark.parametrize("subject_id", ["~issuer:u-1", "~issuer:é", "~i:\ud800", "~i:{b}", "~" * 512])
 @in_loop
-async def test_a_subject_of_another_issuer_may_be_any_text(url: str, prefix: str, subject_id: str) -> None:
+async def test_a_subject_of_another_issuer_may_be_any_text(url: Endpoint, prefix: str, subject_id: str) -> None:
     async with opened(url, prefix) as world:
         await world.store.set_not_before(subject_id, 1_700_000_000, 60)
         assert await world.raw.get(Keyspace(prefix).not_before(subject_id)) == b"1700000000"

@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
+from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import Keyspace
 from gateway.sessions.record import Session
 from tests.sessions.world import Clock, World, in_loop, login, opened
@@ -67,7 +68,7 @@ class Crowd:
 
 
 @in_loop
-async def test_after_a_crowd_every_key_but_the_epochs_ends_with_what_it_stands_for(url: str, prefix: str) -> None:
+async def test_after_a_crowd_every_key_but_the_epochs_ends_with_what_it_stands_for(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, refresh_ttl=7200, session_ttl=9000, timeout=10) as world:
         crowd = Crowd(world, clock, random.Random(4))
@@ -91,7 +92,7 @@ async def test_after_a_crowd_every_key_but_the_epochs_ends_with_what_it_stands_f
 
 
 @in_loop
-async def test_when_all_has_ended_nothing_but_the_epochs_is_left(url: str, prefix: str) -> None:
+async def test_when_all_has_ended_nothing_but_the_epochs_is_left(url: Endpoint, prefix: str) -> None:
     clock = Clock()
     async with opened(url, prefix, clock, refresh_ttl=7200, session_ttl=9000, timeout=10) as world:
         crowd = Crowd(world, clock, random.Random(5))
@@ -110,7 +111,7 @@ async def test_when_all_has_ended_nothing_but_the_epochs_is_left(url: str, prefi
 
 
 @in_loop
-async def test_a_not_before_is_never_lowered_nor_cut_short(url: str, prefix: str) -> None:
+async def test_a_not_before_is_never_lowered_nor_cut_short(url: Endpoint, prefix: str) -> None:
     async with opened(url, prefix) as world:
         key = Keyspace(prefix).not_before("~issuer:u-1")
         for moment, life, holds, lasts in ((1000, 60, 1000, 60), (900, 600, 1000, 600), (2000, 5, 2000, 600)):

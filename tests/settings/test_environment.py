@@ -128,6 +128,7 @@ def test_what_kubernetes_and_we_ourselves_set_is_no_key(path: Path, name: str) -
         ("TOKENGATE_ROUTES__X__PATH", "/", "TOKENGATE_ROUTES__X__PATH: 'x' is not the place of a table"),
         ("TOKENGATE_ROUTES__7__PATH", "/", "TOKENGATE_ROUTES__7__PATH: '7' is not the place of a table"),
         ("TOKENGATE_ROUTES__0", "/", "TOKENGATE_ROUTES__0: names a place"),
+        ("TOKENGATE_ROUTES__\x1b[2J\udcff", "/", "TOKENGATE_ROUTES__?[2J?: names a place"),
         ("TOKENGATE_TOKENS__ISSUER__X", "/", "TOKENGATE_TOKENS__ISSUER__X: names a place"),
         ("TOKENGATE_ROUTES__0__UPSTREAM__0__X", "/", "names a place"),
         ("TOKENGATE_", "x", "TOKENGATE_: is not JSON"),

@@ -112,6 +112,13 @@ def test_clients_that_are_not_toml_are_refused_without_showing_them(tmp_path: Pa
     assert TOKEN not in told[0]
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000], ids=["deep", "long"])
+def test_clients_that_no_toml_reader_takes_are_one_line_and_no_traceback(tmp_path: Path, text: str) -> None:
+    told = refused({"TOKENGATE_INTROSPECTION__CLIENTS_FILE": str(_secret(tmp_path, text))})
+    assert len(told) == 1
+    assert told[0].endswith("is not TOML")
+
+
 # --- the key directory ---
 
 

@@ -150,7 +150,8 @@ def test_every_problem_is_told_at_once() -> None:
     [
         ("[tokens\n", "is not TOML: it cannot be read at line 1"),
         ('password = "hunter2\n', "is not TOML"),
-        ("a = " + "[" * 20000, "is not TOML"),
+        ("a = " + "[" * 20000, "is not TOML: it is nested too deep"),
+        ("a = " + "9" * 5000, "is not TOML: a number is too long"),  # int() refuses it by a plain ValueError
     ],
 )
 def test_a_file_that_is_not_toml_is_told_with_its_place_but_not_its_text(tmp_path: Path, text: str, line: str) -> None:

@@ -60,6 +60,8 @@ def test_each_event_adds_one_to_the_series_the_contract_names(act: Callable[[Tel
 def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
     families = text_string_to_metric_families(Telemetry().render().decode())
     assert {(f.name, f.type) for f in families} == {
+        ("tokengate_issuer_fetches", "counter"),
+        ("tokengate_issuer_keys_timestamp_seconds", "gauge"),
         ("tokengate_requests", "counter"),
         ("tokengate_request_seconds", "histogram"),
         ("tokengate_rejections", "counter"),

@@ -52,7 +52,7 @@ def refresh_keys(*numbers: int) -> RefreshKeys:
     return RefreshKeys.load([refresh_file(number) for number in numbers or (0,)])
 
 
-def verifier(ring: Keyring | None = None, **bounds: int) -> Verifier:
+def verifier(ring: Keyring | None = None, **bounds: Any) -> Verifier:
     return Verifier(ring or keyring(), ISSUER, AUDIENCE, LEEWAY, **bounds)
 
 

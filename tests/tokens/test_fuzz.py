@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import ExpiredToken, InvalidToken
+from gateway.errors import ExpiredToken, InvalidToken, IssuerUnavailable
 from gateway.tokens.claims import Claims
+from gateway.tokens.keyfile import FOREIGN_ALGORITHMS
+from gateway.tokens.keyset import KeySet
+from gateway.tokens.strict import Malformed
+from tests.tokens.foreign_support import IDP, checker, foreign_claims, issuers, jwk, keys
+from tests.tokens.foreign_support import token as foreign_token
 from tests.tokens.support import NOW, as_json, claims, forge, header, keyring, mint, signed, verifier
 
 JSON = st.recursive(
@@ -78,3 +84,64 @@ def test_any_header_over_good_claims_is_refused_unless_it_changes_nothing(change
     if said is not None:
         assert sign
         assert wanted
+
+
+FOREIGN_NAMES = st.sampled_from([*foreign_claims(), "nbf", "client_id", "cnf", "sid", "n"])
+FOREIGN_CLAIMS = st.dictionaries(FOREIGN_NAMES, JSON, max_size=3).map(lambda changes: foreign_claims(**changes))
+OTHERS = issuers(loaded={IDP: keys(jwk("EdDSA"))})
+
+
+@settings(max_examples=300, deadline=None)
+@given(FOREIGN_CLAIMS | JSON, st.floats(0, 4e9))
+def test_any_signed_json_of_another_issuer_is_claims_of_the_right_types_or_refused(payload: Any, now: float) -> None:
+    data = json.dumps(payload).encode("utf-8", "surrogatepass")
+    try:
+        said = checker(OTHERS).verify(foreign_token(data, "EdDSA"), now)
+    except (InvalidToken, ExpiredToken):
+        return
+    assert said.foreign is not None
+    assert (said.sid, said.n, said.iss) == ("", -1, IDP)
+    assert all(type(text) is str for text in (said.sub, said.jti, said.client_id, *said.aud, *said.roles, *said.scope))
+    assert said.foreign.subject_id.startswith("~")
+    assert said.foreign.token_id.startswith("~")
+    assert {"sid", "n"} & said.raw.keys() == set()
+
+
+@settings(max_examples=300, deadline=None)
+@given(HEADS, FOREIGN_CLAIMS, st.binary(max_size=80), st.booleans())
+def test_no_unsigned_token_of_another_issuer_is_ever_good(
+    head: Any, payload: Any, signature: bytes, loaded: bool
+) -> None:
+    token = forge({"alg": "EdDSA", "kid": "k1", "typ": "JWT"} | head, payload) + signature.hex().encode()
+    try:
+        checker(OTHERS if loaded else issuers(loaded={})).verify(token, NOW)
+    except (InvalidToken, ExpiredToken, IssuerUnavailable):
+        return
+    raise AssertionError("accepted")
+
+
+JWKS = st.dictionaries(st.sampled_from([*jwk("RS256"), *jwk("ES256"), "d", "key_ops"]), JSON, max_size=4)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([jwk("RS256"), jwk("ES256"), jwk("EdDSA")]).flatmap(lambda k: JWKS.map(lambda c: k | c)) | JSON
+    )
+)
+def test_any_jwk_set_is_keys_of_the_right_kind_or_refused(jwks: list[Any]) -> None:
+    try:
+        found = KeySet.parse(json.dumps({"keys": jwks}).encode(), FOREIGN_ALGORITHMS)
+    except Malformed:
+        return
+    for key in found.keys:
+        assert key.private is None
+        assert key.algorithm in FOREIGN_ALGORITHMS
+        assert key.verify(b"message", b"signature") is False
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_bytes_that_are_no_jwk_set_are_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        KeySet.parse(data + b"x", FOREIGN_ALGORITHMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -22,6 +23,10 @@ from gateway.tokens.keyfile import MAX_FILE_BYTES
 from gateway.tokens.keyring import ALGORITHMS, BadKey, KeyFile, Keyring, RefreshKeys, generate, generate_refresh
 from tests.tokens.support import NOW, b64, jwk_file, key_file, refresh_file
 
+# PKCS #8 of an X448 key with the 32 bytes of an Ed25519 one
+SHORT = b"-----BEGIN PRIVATE KEY-----\n%b\n-----END PRIVATE KEY-----\n" % base64.b64encode(
+    bytes.fromhex("302e020100300506032b656f04220420") + b"k" * 32
+)
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
@@ -229,6 +234,8 @@ def bad_pems() -> list[tuple[str, KeyFile, str]]:
         ("two keys in one file", KeyFile("key.pem", good + good, NOW), "one PEM block, found 2"),
         ("no PEM at all", KeyFile("key.pem", b"secret", NOW), "one PEM block, found 0"),
         ("an empty file", KeyFile("key.pem", b"", NOW), "one PEM block, found 0"),
+        # the kind is X448's, the length is not: cryptography raises an InternalError of its own
+        ("a key shorter than its kind", KeyFile("key.pem", SHORT, NOW), "not a readable PEM key"),
         ("a damaged PEM", KeyFile("key.pem", good[:60] + good[90:], NOW), "not a readable PEM key"),
         (
             "a certificate",

@@ -18,7 +18,7 @@ def remembered(checker: Verifier) -> int:
 
 
 def weight(checker: Verifier) -> int:
-    return checker._bytes
+    return checker._known.bytes
 
 
 def test_the_same_token_gives_the_same_claims_and_is_verified_once() -> None:
@@ -55,7 +55,7 @@ def test_a_remembered_token_lasts_no_longer_than_one_seen_for_the_first_time() -
         assert outcomes[0] is outcomes[1]
 
 
-def test_neither_an_expired_nor_an_invalid_token_is_remembered() -> None:
+def test_neither_an_expired_nor_an_invalid_token_is_remembered_as_good() -> None:
     checker = verifier()
     with pytest.raises(ExpiredToken):
         checker.verify(mint(), NOW + 10**6)
@@ -63,6 +63,55 @@ def test_neither_an_expired_nor_an_invalid_token_is_remembered() -> None:
         with pytest.raises(InvalidToken):
             checker.verify(bad, NOW)
     assert remembered(checker) == 0
+
+
+def test_a_flood_of_one_expired_token_is_verified_once() -> None:
+    checker, token = verifier(), mint()
+    late = NOW + TTL + LEEWAY
+    with pytest.raises(ExpiredToken) as first:
+        checker.verify(token, late)
+    with patch("gateway.tokens.jws.read", side_effect=AssertionError("verified again")):
+        for _ in range(3):
+            with pytest.raises(ExpiredToken) as again:
+                checker.verify(bytes(bytearray(token)), late + 1)
+            assert again.value.claims is first.value.claims
+
+
+def test_an_expired_token_is_good_again_for_a_clock_that_was_set_back() -> None:
+    checker, token = verifier(), mint()
+    with pytest.raises(ExpiredToken):
+        checker.verify(token, NOW + TTL + LEEWAY)
+    assert checker.verify(token, NOW).sub == "u-1"
+
+
+def test_a_token_that_differs_in_one_bit_of_an_expired_one_is_invalid() -> None:
+    checker, token, late = verifier(), mint(), NOW + TTL + LEEWAY
+    with pytest.raises(ExpiredToken):
+        checker.verify(token, late)
+    with pytest.raises(InvalidToken):
+        checker.verify(token[:-5] + bytes([token[-5] ^ 1]) + token[-4:], late)
+
+
+def test_expired_tokens_are_remembered_in_bounded_number_and_never_in_the_place_of_good_ones() -> None:
+    ring = keyring("HS256")
+    checker = verifier(ring, max_entries=10)
+    good = [mint(ring, subject=f"good-{n}", now=NOW + TTL + LEEWAY) for n in range(10)]
+    seen = [checker.verify(token, NOW + TTL + LEEWAY) for token in good]
+    for number in range(40):
+        with pytest.raises(ExpiredToken):
+            checker.verify(mint(ring, subject=f"old-{number}"), NOW + TTL + LEEWAY)
+    assert len(checker._expired) == 10
+    assert [checker.verify(token, NOW + TTL + LEEWAY) for token in good] == seen
+
+
+def test_a_reload_forgets_expired_tokens_too() -> None:
+    old, new = key_file("ES256"), key_file("ES256", 1)
+    checker, token = verifier(Keyring.load([old], "ES256")), mint(Keyring.load([old], "ES256"))
+    with pytest.raises(ExpiredToken):
+        checker.verify(token, NOW + 10**6)
+    checker.reload(Keyring.load([new], "ES256"))
+    with pytest.raises(InvalidToken, match="no key"):
+        checker.verify(token, NOW + 10**6)
 
 
 def test_a_token_that_differs_in_one_bit_is_not_the_remembered_one() -> None:
@@ -89,7 +138,7 @@ def test_the_bytes_of_remembered_tokens_are_bounded() -> None:
     checker = verifier(ring, max_bytes=40_000)
     for number in range(30):
         checker.verify(mint(ring, pad="x" * 5000, number=number), NOW)
-        assert weight(checker) == sum(map(len, checker._known)) <= 40_000
+        assert weight(checker) == sum(map(len, checker._known._entries)) <= 40_000
     assert remembered(checker) == 5
 
 
@@ -110,7 +159,7 @@ def test_expired_tokens_make_room_as_others_come() -> None:
     for number in range(10):
         checker.verify(mint(ring, subject=f"new-{number}", now=later), later)
     assert remembered(checker) == 10
-    assert all(entry.sub.startswith("new") for entry, _ in checker._known.values())
+    assert all(entry.sub.startswith("new") for entry, *_ in checker._known._entries.values())
 
 
 def test_a_reload_forgets_what_a_retired_key_had_verified() -> None:

@@ -25,9 +25,19 @@ export function backoff(attempt, response) {
 }
 
 /** @param {Response} [response] */
-export function advice(response) {
+function advice(response) {
+  return Math.min(retryAfter(response), LONGEST_ADVICE);
+}
+
+/** The seconds of a Retry-After; 0 where there is none. */
+function retryAfter(response) {
   const seconds = Number(response?.headers.get("Retry-After") ?? 0);
-  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), LONGEST_ADVICE) : 0;
+  return Number.isFinite(seconds) ? Math.max(seconds, 0) : 0;
+}
+
+/** A token response (http-api.md); anything else with status 200 is not from the gateway: a portal, a cache, a broken line. */
+export function isTokens(content) {
+  return typeof content?.session_id === "string" && content.expires_in > 0;
 }
 
 export class Api {
@@ -48,40 +58,48 @@ export class Api {
    *
    * @param {string} path
    * @param {RequestInit} init
-   * @returns {Promise<Response>} an answer that is neither 502, 503 nor 504
+   * @param {{good?: (content: any) => boolean, again?: (outcome: object) => boolean, text?: string}} [rules]
+   *   `good` knows the content of a success, `again` whether a call that failed may be repeated, `text` is for people
+   * @returns {Promise<{response: Response, content: any}>} an answer that is neither 502, 503 nor 504; its body is read
    * @throws {Unavailable}
    */
-  async call(path, init) {
+  async call(path, init, { good = () => true, again = () => true, text } = {}) {
     let spent = 0;
     for (let attempt = 1; ; attempt += 1) {
-      const outcome = await this.#once(path, init);
-      if (!outcome.failed) return outcome.response;
+      const outcome = await this.#once(path, init, good);
+      if (!outcome.failed) return outcome;
       const wait = backoff(attempt, outcome.response);
       spent += wait + outcome.seconds;
-      if (spent > this.patience) throw new Unavailable(outcome);
+      if (spent > this.patience || !again(outcome)) throw new Unavailable(outcome, text);
       await this.sleep(wait);
     }
   }
 
-  async #once(path, init) {
+  async #once(path, init, good) {
     const began = performance.now();
     const seconds = () => (performance.now() - began) / 1000;
+    const signal = AbortSignal.timeout(this.timeout * 1000);
+    // A redirect would take the refresh token to wherever it points.
+    const always = { credentials: "include", redirect: "error", cache: "no-store", signal };
+    let response;
     try {
-      const signal = AbortSignal.timeout(this.timeout * 1000);
-      const response = await this.platform(new URL(path, this.base), { ...init, credentials: "include", signal });
-      return { response, failed: PASSING.has(response.status), seconds: seconds() };
+      response = await this.platform(new URL(path, this.base), { ...init, ...always });
+      const content = parsed(await response.text());
+      const failed = PASSING.has(response.status) || (response.ok && !good(content));
+      return { response, content, failed, seconds: seconds() };
     } catch (cause) {
-      return { cause, failed: true, seconds: seconds() };
+      return { response, cause, failed: true, seconds: seconds() };
     }
   }
 
   /** @param {unknown} content */
-  post(path, content, headers = {}) {
-    return this.call(path, {
+  post(path, content, headers = {}, rules = {}) {
+    const init = {
       method: "POST",
       headers: { "Content-Type": "application/json", ...headers },
       body: JSON.stringify(content),
-    });
+    };
+    return this.call(path, init, rules);
   }
 }
 
@@ -93,6 +111,15 @@ export class Api {
 export function refusal(response) {
   const code = errorCode(response) || `http_${response.status}`;
   if (code === "invalid_credentials") return new InvalidCredentials({ response });
-  if (code === "too_many_attempts") return new TooManyAttempts(advice(response) || 60, { response });
+  if (code === "too_many_attempts") return new TooManyAttempts(retryAfter(response) || 60, { response });
+  if (PASSING.has(response.status)) return new Unavailable({ response });
   return new Refused(code, { response });
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

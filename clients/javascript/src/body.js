@@ -1,4 +1,4 @@
-// Which requests can be sent a second time: all whose body is held in memory.
+// What a caller of `fetch` gave, and whether it can be sent a second time: it can where the body is held in memory.
 
 /**
  * @param {RequestInfo | URL} input
@@ -20,4 +20,9 @@ export function replayable(input, init) {
  */
 export function target(input, again) {
   return again && input instanceof Request ? input.clone() : input;
+}
+
+/** Headers that the caller gave. */
+export function given(input, init) {
+  return new Headers(init.headers ?? (input instanceof Request ? input.headers : undefined));
 }

@@ -6,15 +6,20 @@
 // - A request goes out a second time only where the gateway says that no backend has seen the first.
 // - No token leaves for another origin than the gateway's.
 
-import { Api, HELD, backoff, errorCode, refusal } from "./api.js";
-import { replayable, target } from "./body.js";
+import { Api, HELD, backoff, errorCode, isTokens, refusal } from "./api.js";
+import { given, replayable, target } from "./body.js";
 import { age, moment } from "./clock.js";
-import { BodyNotReplayable, CookiesBlocked, NotSignedIn, SignedOut, Unavailable } from "./errors.js";
-import { TokengateSocket } from "./socket.js";
+import { BodyNotReplayable, CookiesBlocked, NotSignedIn, SignedOut, TokengateError, Unavailable } from "./errors.js";
+import { TokengateSocket, socketAddress } from "./socket.js";
+import { Kept } from "./storage.js";
 import { Tabs } from "./tabs.js";
+import { unlessAborted } from "./waiting.js";
 
 const AHEAD = 30; // seconds before its end from which on a token is refreshed
 const AHEAD_SHARE = 0.2; // or this share of its life, whichever is less
+const SAFE = new Set(["GET", "HEAD", "OPTIONS"]); // RFC 9110 9.2.1
+const AWAY = "The service cannot be reached at the moment. Please try again.";
+const OUT_HERE = "You are signed out here, but the service could not be told, because it cannot be reached at the moment.";
 
 /** @param {import("./index.js").Options} options */
 export function createTokengate(options) {
@@ -24,14 +29,15 @@ export function createTokengate(options) {
 class Tokengate {
   #api;
   #tabs;
-  #storage;
+  #kept;
   #refreshIn;
   #device;
   #now;
-  #session; // undefined while signed out: {id, refreshToken, scope}
+  #session; // undefined while signed out: {id, refreshToken, scope}; `unsure` while it is being taken up
   #token; // undefined until one came: {value, life, since}; value is "" where the gateway keeps it in a cookie
   #refreshing; // the refresh under way
   #restored; // the try to take up an earlier session
+  #ended; // the id of the session that ended last: late news of it are none
   #listeners = { signedOut: new Set(), refreshed: new Set() };
 
   constructor({
@@ -40,6 +46,7 @@ class Tokengate {
     storage,
     device = "",
     tabs = globalThis.document !== undefined,
+    refreshAhead = true,
     patience = 30,
     timeout = 10,
     fetch = (...words) => globalThis.fetch(...words),
@@ -52,22 +59,23 @@ class Tokengate {
     if (!baseUrl) throw new TypeError("baseUrl is missing");
     const base = new URL(baseUrl);
     this.#api = new Api(base, { fetch, patience, timeout, sleep });
-    this.#storage = storage ?? memory();
+    this.#kept = new Kept(refreshIn === "body" ? storage : undefined);
     this.#refreshIn = refreshIn;
     this.#device = device;
     this.#now = now;
+    this.refreshAhead = refreshAhead;
     this.WebSocket = WebSocket;
-    this.#tabs = new Tabs(`tokengate:${base.origin}:${refreshIn}`, tabs, (message) => this.#heard(message));
+    this.#tabs = new Tabs(`tokengate:${base.origin}:${refreshIn}`, tabs, patience, (message) => this.#heard(message));
     if (onSignedOut) this.onSignedOut(onSignedOut);
     if (onRefreshed) this.onRefreshed(onRefreshed);
   }
 
   get signedIn() {
-    return this.#session !== undefined;
+    return this.#session !== undefined && !this.#session.unsure;
   }
 
   get sessionId() {
-    return this.#session?.id;
+    return this.#session?.id || undefined;
   }
 
   /** Seconds until the access token expires; 0 where there is none. */
@@ -85,14 +93,25 @@ class Tokengate {
 
   // --- in and out ---
 
-  async login({ username, password, device = this.#device }) {
+  /** @throws {import("./errors.js").TokengateError} */
+  login({ username, password, device = this.#device }) {
     const content = { username, password, refresh_in: this.#refreshIn, ...(device ? { device } : {}) };
-    const response = await this.#api.post("/auth/login", content);
+    // Alone, for the answer to an older session's refresh would set its cookie over the new one.
+    return this.#tabs.exclusive(() => this.#login(content));
+  }
+
+  async #login(content) {
+    // Asked again only where nothing has been done: a try may count, and an answer that is lost left a session.
+    const again = ({ response }) => response !== undefined && HELD.has(errorCode(response));
+    const { response, content: said } = await this.#api.post("/auth/login", content, {}, { good: isTokens, again, text: AWAY });
     if (!response.ok) throw refusal(response);
-    this.#restored = Promise.resolve(true);
-    await this.#take(await response.json());
-    this.#tabs.tell(this.#news("signed-in"));
-    return { sessionId: this.#session.id, scope: this.#session.scope };
+    const { session, failure } = await this.#take(said);
+    if (failure) {
+      session.unsure = true; // it has never begun
+      await this.logout().catch(() => undefined);
+      throw failure;
+    }
+    return { sessionId: session.id, scope: session.scope };
   }
 
   /** Take up the session of an earlier page or process; whether there is one. */
@@ -105,33 +124,41 @@ class Tokengate {
   }
 
   async #restore() {
-    const kept = this.#refreshIn === "body" ? await this.#storage.get() : undefined;
+    const kept = await this.#kept.get();
+    if (this.#session) return true; // somebody has signed in meanwhile
     if (this.#refreshIn === "body" && !kept) return false;
-    this.#session = { id: "", refreshToken: kept, scope: "", unsure: true };
+    const session = (this.#session = { id: "", refreshToken: kept, scope: "", unsure: true });
     try {
       await this.refresh();
       return true;
     } catch (error) {
-      if (error instanceof SignedOut || error instanceof CookiesBlocked) return false;
-      this.#session = undefined;
+      if (this.#session === session) this.#session = undefined;
+      if (this.#session) return true;
+      if (error instanceof SignedOut || error instanceof NotSignedIn) return false;
       throw error;
     }
   }
 
   async logout() {
-    const { refreshToken } = this.#session ?? {};
+    const refreshToken = this.#session?.refreshToken ?? (await this.#kept.get());
     const headers = this.#token?.value ? { Authorization: `Bearer ${this.#token.value}` } : {};
-    if (this.#session) this.#forget("logout");
-    const response = await this.#api.post("/auth/logout", refreshToken ? { refresh_token: refreshToken } : {}, headers);
+    const gone = this.#forget("logout");
+    const content = refreshToken ? { refresh_token: refreshToken } : {};
+    const told = this.#api.post("/auth/logout", content, headers, { text: OUT_HERE });
+    const { response } = await told.finally(() => gone);
     if (!response.ok && response.status !== 401 && errorCode(response) !== "invalid_grant") throw refusal(response);
   }
 
   get sessions() {
     const ask = async (method, path) => {
-      const response = await this.fetch(new URL(path, this.#api.base), { method });
+      const known = this.signedIn;
+      const response = await this.fetch(new URL(path, this.#api.base), { method }).catch((cause) => {
+        throw cause instanceof TokengateError ? cause : new Unavailable({ cause });
+      });
+      if (response.status !== 401 && !response.ok) throw refusal(response);
       if (response.ok) return response;
-      if (response.status === 401) throw this.signedIn ? refusal(response) : new NotSignedIn({ response });
-      throw refusal(response);
+      if (this.signedIn) throw refusal(response);
+      throw known ? new SignedOut("session_ended", { response }) : new NotSignedIn({ response });
     };
     return {
       list: async () => (await (await ask("GET", "/auth/sessions")).json()).sessions,
@@ -160,27 +187,37 @@ class Tokengate {
     if (url.origin !== this.#api.base.origin || given(input, init).has("Authorization")) {
       return this.#api.platform(request, init);
     }
+    const signal = init.signal ?? (input instanceof Request ? input.signal : undefined);
     const again = replayable(input, init);
-    let token = await this.#usable();
+    let token = await unlessAborted(signal, () => this.#usable());
     let renewed = false;
     let spent = 0;
     for (let attempt = 1; ; attempt += 1) {
       const response = await this.#api.platform(target(request, again), this.#with(token, input, init));
-      const code = errorCode(response);
+      const code = this.#said(response, init.method ?? input.method);
       if (response.status === 401 && code === "expired_token" && this.signedIn && !renewed) {
         renewed = true;
-        const fresh = await this.refresh(token); // also for a body that is gone: the caller's own try finds it
+        const old = token; // refreshed also for a body that is gone: the caller's own try finds the new one
+        token = await unlessAborted(signal, () => this.refresh(old).catch(unlessSignedOut));
+        if (!token) return response;
         if (!again) throw new BodyNotReplayable({ response });
-        token = fresh;
       } else if (response.status === 503 && HELD.has(code) && again && spent < this.#api.patience) {
         const wait = backoff(attempt, response);
         spent += wait;
-        await this.#api.sleep(wait);
+        await unlessAborted(signal, () => this.#api.sleep(wait));
       } else {
-        if (response.status === 401 && code === "revoked_token" && this.#isCurrent(token)) this.#forget("revoked");
+        if (response.status === 401 && code === "revoked_token" && token && token === this.#token) this.#forget("revoked");
         return response;
       }
+      response.body?.cancel().catch(() => undefined); // it would hold its connection
     }
+  }
+
+  /** The gateway's word about a request; "" where that has been elsewhere meanwhile, and perhaps had an effect there. */
+  #said(response, method = "GET") {
+    if (response.redirected && !SAFE.has(method.toUpperCase())) return "";
+    if (response.url && new URL(response.url).origin !== this.#api.base.origin) return "";
+    return errorCode(response);
   }
 
   #with(token, input, init) {
@@ -190,28 +227,23 @@ class Tokengate {
     return { ...init, headers };
   }
 
-  #isCurrent(token) {
-    return this.signedIn && (token === undefined || token === this.#token);
-  }
-
   /** A token that is not about to expire; undefined while signed out. */
   async #usable() {
     if (!this.signedIn && !(await this.restore())) return undefined;
     const token = this.#token;
     if (token?.value === "") return token; // in a cookie: the gateway renews it in place
-    if (!token || this.#isOld(token)) {
-      try {
-        return await this.refresh(token);
-      } catch (error) {
-        if (error instanceof SignedOut) return undefined;
-        if (error instanceof Unavailable && token && this.expiresIn > 0) return token; // it is good for a while yet
-        throw error;
-      }
+    if (token && !this.#isOld(token)) return token;
+    try {
+      return await this.refresh(token);
+    } catch (error) {
+      if (error instanceof SignedOut || error instanceof NotSignedIn) return undefined;
+      if (this.signedIn && this.#token === token && this.expiresIn > 0) return token; // it is good for a while yet
+      throw error;
     }
-    return token;
   }
 
   #isOld(token) {
+    if (!this.refreshAhead) return false;
     const left = token.life - age(token.since, this.#now);
     return left <= Math.min(AHEAD, AHEAD_SHARE * token.life);
   }
@@ -238,45 +270,54 @@ class Tokengate {
   async #refresh() {
     const session = this.#session;
     if (!session) throw new NotSignedIn();
-    const content = { grant_type: "refresh_token" };
-    if (session.refreshToken) content.refresh_token = session.refreshToken;
-    const response = await this.#api.post("/auth/token", content);
-    if (session !== this.#session && !this.#session) throw new SignedOut("logout"); // it ended meanwhile
-    if (response.ok) {
-      await this.#take(await response.json());
-      this.#tabs.tell(this.#news("refreshed"));
-      this.#tell("refreshed", { byOtherTab: false });
-      return this.#token;
+    const refreshToken = (await this.#kept.news()) ?? session.refreshToken;
+    const content = { grant_type: "refresh_token", ...(refreshToken ? { refresh_token: refreshToken } : {}) };
+    const rules = { good: isTokens, text: session.unsure ? AWAY : undefined };
+    const { response, content: said } = await this.#api.post("/auth/token", content, {}, rules);
+    const error = response.ok ? undefined : await this.#meant(session, refreshToken, response);
+    if (session !== this.#session) {
+      if (this.#token) return this.#token; // somebody has signed in meanwhile
+      throw new SignedOut("logout");
     }
-    throw await this.#refused(session, response);
+    if (error instanceof SignedOut || error instanceof CookiesBlocked) this.#forget(error.reason ?? "cookie_missing");
+    if (error) throw error;
+    const { token, failure } = await this.#take(said);
+    this.#tell("refreshed", { byOtherTab: false, kept: !failure });
+    return token;
   }
 
-  /** What a refresh that was refused means. */
-  async #refused(session, response) {
+  /** The error that the refusal of a refresh means. */
+  async #meant(session, refreshToken, response) {
     const code = errorCode(response);
-    if (code === "invalid_grant" || code === "revoked_token") {
-      this.#forget("session_ended", session.unsure);
-      return new SignedOut("session_ended", { response });
-    }
-    if (code === "invalid_request" && !session.refreshToken) {
-      this.#forget("cookie_missing", session.unsure); // no cookie came: none was ever set, or it is blocked or gone
-      return session.unsure || session.refreshed ? new SignedOut("cookie_missing", { response }) : new CookiesBlocked({ response });
-    }
-    return refusal(response);
+    if (code === "invalid_grant" || code === "revoked_token") return new SignedOut("session_ended", { response });
+    if (code !== "invalid_request" || refreshToken) return refusal(response);
+    // No cookie came. None was ever set, or it is gone with its session, or else the browser blocks it.
+    if (session.unsure || session.refreshed) return new SignedOut("cookie_missing", { response });
+    return (await this.#isAlive()) ? new CookiesBlocked({ response }) : new SignedOut("session_ended", { response });
+  }
+
+  /** Whether the session is there, as far as its access token still tells. */
+  async #isAlive() {
+    if (!this.#token?.value) return true;
+    const { response } = await this.#api.call("/auth/me", { headers: { Authorization: `Bearer ${this.#token.value}` } });
+    return errorCode(response) !== "revoked_token";
   }
 
   // --- state ---
 
+  /** Take up what a sign-in or a refresh has brought. `failure` is the storage's. */
   async #take(said) {
     const before = this.#session;
-    this.#token = { value: said.access_token ?? "", life: said.expires_in, since: this.#now() };
-    this.#session = {
-      id: said.session_id,
-      scope: said.scope,
-      refreshToken: said.refresh_token,
-      refreshed: before?.id === said.session_id,
-    };
-    if (said.refresh_token) await this.#storage.set(said.refresh_token);
+    const { session_id: id, scope, refresh_token: refreshToken } = said;
+    const token = { value: said.access_token ?? "", life: said.expires_in, since: this.#now() };
+    const session = { id, scope, refreshToken, refreshed: before?.id === id };
+    this.#token = token;
+    this.#session = session;
+    this.#restored = Promise.resolve(true);
+    const failure = refreshToken ? await this.#kept.set(refreshToken).catch((error) => error) : undefined;
+    const kind = before?.unsure || session.refreshed ? "refreshed" : "signed-in";
+    if (this.#session === session && (kind === "refreshed" || !failure)) this.#tabs.tell(this.#news(kind));
+    return { token, session, failure };
   }
 
   #news(kind) {
@@ -286,28 +327,31 @@ class Tokengate {
 
   /** Another tab has something to say. */
   #heard(message) {
+    const known = this.#session?.id;
     if (message.kind === "signed-out") {
-      if (this.#session && (!message.id || message.id === this.#session.id)) this.#forget(message.reason, false, true);
+      if (this.#session && (!message.id || !known || message.id === known)) this.#forget(message.reason, true);
       return;
     }
-    if (message.kind === "refreshed" && this.#session && this.#session.id && this.#session.id !== message.id) return;
+    if (message.kind === "refreshed" && (message.id === this.#ended || (known && known !== message.id))) return;
     const now = this.#now();
     const since = { steady: now.steady - Math.max(0, now.wall - message.wall), wall: message.wall };
     this.#token = { value: message.value, life: message.life, since };
     this.#session = { id: message.id, scope: message.scope, refreshToken: message.refreshToken, refreshed: true };
     this.#restored = Promise.resolve(true);
-    this.#tell("refreshed", { byOtherTab: true });
+    this.#tell("refreshed", { byOtherTab: true, kept: true });
   }
 
-  #forget(reason, silent = false, told = false) {
+  /** Be signed out, and tell so unless it was never known whether there is a session; resolves when nothing is kept. */
+  #forget(reason, told = false) {
     const session = this.#session;
-    if (!session) return;
     this.#session = this.#token = undefined;
     this.#restored = Promise.resolve(false);
-    Promise.resolve(this.#storage.remove()).catch(() => {});
-    if (silent) return;
+    const gone = this.#kept.remove();
+    if (!session || session.unsure) return gone;
+    this.#ended = session.id;
     if (!told) this.#tabs.tell({ kind: "signed-out", id: session.id, reason });
     this.#tell("signedOut", { reason });
+    return gone;
   }
 
   #tell(event, detail) {
@@ -326,7 +370,7 @@ class Tokengate {
 
   /** A WebSocket that comes back by itself, with a fresh token where that is what it takes. */
   webSocket(url, protocols = []) {
-    return new TokengateSocket(this, new URL(url, this.#api.base), [protocols].flat(), this.#api.sleep);
+    return new TokengateSocket(this, socketAddress(url, this.#api.base), [protocols].flat(), this.#api.sleep);
   }
 
   /** The value of a token that is good, "" in cookie mode, undefined while signed out. For sockets and other clients. */
@@ -341,26 +385,13 @@ class Tokengate {
   }
 }
 
-/** Headers that the caller gave. */
-function given(input, init) {
-  return new Headers(init.headers ?? (input instanceof Request ? input.headers : undefined));
+/** Being signed out is no error of a request: its answer says so. */
+function unlessSignedOut(error) {
+  if (error instanceof SignedOut || error instanceof NotSignedIn) return undefined;
+  throw error;
 }
 
 function subscribe(listeners, listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
-
-function memory() {
-  let kept;
-  return {
-    get: () => kept,
-    set: (value) => {
-      kept = value;
-    },
-    remove: () => {
-      kept = undefined;
-    },
-  };
-}
-

@@ -29,8 +29,8 @@ export class TooManyAttempts extends TokengateError {
 }
 
 export class Unavailable extends TokengateError {
-  constructor(more) {
-    super("unavailable", "The service cannot be reached at the moment. You are still signed in; please try again.", more);
+  constructor(more, text = "The service cannot be reached at the moment. You are still signed in; please try again.") {
+    super("unavailable", text, more);
   }
 }
 
@@ -51,6 +51,12 @@ export class SignedOut extends TokengateError {
 export class CookiesBlocked extends TokengateError {
   constructor(more) {
     super("cookies_blocked", "Your browser blocks cookies for this site. Allow them to stay signed in.", more);
+  }
+}
+
+export class StorageFailed extends TokengateError {
+  constructor(more) {
+    super("storage_failed", "Your sign-in cannot be kept here. Allow this site to store data, and sign in again.", more);
   }
 }
 

@@ -9,6 +9,8 @@ export interface Options {
   device?: string;
   /** Whether other tabs share the session; by default in browsers. */
   tabs?: boolean;
+  /** Whether a token is renewed before it expires (default), or when the gateway has refused it. */
+  refreshAhead?: boolean;
   /** Seconds for which an answer that does not come is asked for again (default 30). */
   patience?: number;
   /** Seconds for one answer of the gateway's own API (default 10). */
@@ -23,7 +25,7 @@ export interface Options {
 }
 
 export interface Storage {
-  get(): string | undefined | Promise<string | undefined>;
+  get(): string | null | undefined | Promise<string | null | undefined>;
   set(refreshToken: string): unknown;
   remove(): unknown;
 }
@@ -34,6 +36,8 @@ export interface SignedOutEvent {
 
 export interface RefreshedEvent {
   byOtherTab: boolean;
+  /** False where the storage has refused the new refresh token: the session will not outlive this page or process. */
+  kept: boolean;
 }
 
 export interface Session {
@@ -54,6 +58,8 @@ export interface Tokengate {
   readonly sessionId: string | undefined;
   /** Seconds until the access token expires; 0 where there is none. */
   readonly expiresIn: number;
+  /** The option of that name; it may be changed at any time. */
+  refreshAhead: boolean;
   login(given: { username: string; password: string; device?: string }): Promise<{ sessionId: string; scope: string }>;
   /** Take up the session of an earlier page or process; resolves to whether there is one. */
   restore(): Promise<boolean>;
@@ -61,6 +67,7 @@ export interface Tokengate {
   logout(): Promise<void>;
   /** The platform's `fetch`, with a token that is good. Relative addresses are the gateway's. */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
+  /** Get a new access token, whatever is left of the present one. */
   refresh(): Promise<unknown>;
   /** A token that is good, for clients of another kind; "" where cookies carry it, undefined while signed out. */
   accessToken(options?: { not?: string }): Promise<string | undefined>;
@@ -86,12 +93,26 @@ export interface TokengateSocket extends EventTarget {
   readonly protocol: string;
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): void;
   close(code?: number, reason?: string): void;
+  addEventListener<Kind extends keyof SocketEvents>(
+    kind: Kind,
+    listener: (event: SocketEvents[Kind]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+}
+
+export interface SocketEvents {
+  open: Event;
+  /** `data` is a string or an ArrayBuffer. */
+  message: MessageEvent;
+  reconnecting: CustomEvent<{ code: number; reason: string }>;
+  close: CustomEvent<{ code: number; reason: string }>;
 }
 
 export function createTokengate(options?: Options): Tokengate;
 
 export class TokengateError extends Error {
   readonly code: string;
+  /** The gateway's answer, if there was one. Its body may have been read. */
   readonly response?: Response;
 }
 export class InvalidCredentials extends TokengateError {}
@@ -105,5 +126,6 @@ export class SignedOut extends TokengateError {
   readonly reason: SignedOutEvent["reason"];
 }
 export class CookiesBlocked extends TokengateError {}
+export class StorageFailed extends TokengateError {}
 export class BodyNotReplayable extends TokengateError {}
 export class Refused extends TokengateError {}

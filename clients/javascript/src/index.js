@@ -3,7 +3,9 @@
 //   errors   what can go wrong, with a text for a person
 //   clock    how old a token is, whatever happens to the clock
 //   body     which requests can be sent a second time
+//   waiting  a wait that its caller can give up
 //   api      the calls of the gateway itself
+//   storage  where the refresh token is kept where no cookie keeps it
 //   tabs     one refresh at a time, and what tabs tell each other
 //   client   the client: sign in, fetch, refresh, sign out
 //   socket   a WebSocket that comes back
@@ -16,6 +18,7 @@ export {
   NotSignedIn,
   Refused,
   SignedOut,
+  StorageFailed,
   TokengateError,
   TooManyAttempts,
   Unavailable,

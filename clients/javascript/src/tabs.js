@@ -8,13 +8,16 @@ export class Tabs {
   /**
    * @param {string} name
    * @param {boolean} shared whether there are other tabs: programs outside browsers have users of their own each
+   * @param {number} patience seconds after which a tab that holds the lock and does not move is waited for no more
    * @param {(message: object) => void} onMessage
    */
-  constructor(name, shared, onMessage) {
+  constructor(name, shared, patience, onMessage) {
     this.name = name;
+    this.patience = patience;
     this.locks = shared ? globalThis.navigator?.locks : undefined;
-    this.channel = shared && globalThis.BroadcastChannel ? new BroadcastChannel(name) : undefined;
+    this.channel = shared ? channel(name) : undefined;
     this.news = new Set();
+    this.last = Promise.resolve(); // the turns of this tab, where there are no locks
     if (this.channel) {
       this.channel.onmessage = ({ data }) => {
         onMessage(data);
@@ -38,11 +41,43 @@ export class Tabs {
    * @returns {Promise<T>}
    */
   async alone(settled, refresh) {
-    if (!this.locks) return refresh();
-    const free = { ifAvailable: true };
-    const held = await this.locks.request(this.name, free, async (lock) => (lock ? { value: await refresh() } : undefined));
+    if (!this.locks) return this.#turn(() => settled() ?? refresh());
+    const work = async (lock) => (lock ? { value: await refresh() } : undefined);
+    const held = await this.#locked({ ifAvailable: true }, work);
     if (held) return held.value;
-    return this.locks.request(this.name, async () => settled() ?? (await this.#heard(settled)) ?? refresh());
+    return this.exclusive(async () => settled() ?? (await this.#heard(settled)) ?? refresh());
+  }
+
+  /**
+   * Run `work` while no tab refreshes.
+   *
+   * @template T
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  exclusive(work) {
+    if (!this.locks) return this.#turn(work);
+    return this.#locked({ signal: AbortSignal.timeout(this.patience * 1000) }, work);
+  }
+
+  async #locked(options, work) {
+    let begun = false;
+    const begin = (lock) => {
+      begun = true;
+      return work(lock);
+    };
+    try {
+      return await this.locks.request(this.name, options, begin);
+    } catch (error) {
+      if (begun) throw error;
+      return this.#turn(work); // locks are forbidden here, or a tab holds it and does not move
+    }
+  }
+
+  #turn(work) {
+    const turn = this.last.then(() => work());
+    this.last = turn.catch(() => undefined);
+    return turn;
   }
 
   /** Wait for what the tab that held the lock has to tell. */
@@ -62,5 +97,14 @@ export class Tabs {
   close() {
     this.channel?.close();
     this.channel = undefined;
+  }
+}
+
+/** Undefined where the browser has none, or forbids it. */
+function channel(name) {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return undefined;
   }
 }

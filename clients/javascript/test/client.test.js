@@ -99,7 +99,7 @@ test("two tabs over an expiry make one successor", async () => {
   const second = make({ now: stopped(), tabs: true }, brief);
   const told = new Promise((resolve) => second.onRefreshed(resolve));
   const first = await withExpired({ tabs: true });
-  assert.deepEqual(await told, { byOtherTab: true }, "the second tab has the session of the first");
+  assert.deepEqual(await told, { byOtherTab: true, kept: true }, "the second tab has the session of the first");
   const before = await rotated(brief);
   const answers = await Promise.all([first.fetch("/api/tab/1"), second.fetch("/api/tab/2")]);
   assert.deepEqual(answers.map(({ status }) => status), [200, 200]);
@@ -332,4 +332,16 @@ test("who is signed out is told so by a class of its own", async () => {
   const client = await signedIn();
   await site.revoke(client.sessionId);
   await assert.rejects(client.refresh(), SignedOut);
+});
+
+test("a client that does not refresh ahead asks for nothing before the gateway has refused its token", async () => {
+  const time = clock();
+  const client = await signedIn({ now: time.now, refreshAhead: false });
+  const before = await rotated();
+  time.push(100_000);
+  assert.equal((await client.fetch("/api/hello")).status, 200);
+  assert.equal(await rotated(), before);
+  client.refreshAhead = true;
+  assert.equal((await client.fetch("/api/hello")).status, 200);
+  assert.equal(await rotated(), before + 1);
 });

@@ -8,6 +8,7 @@
 errors     what can go wrong, with a text for a person
 clock      how old a token is, whatever happens to the clock
 stores     where the refresh token is kept: memory, or a file of the user's own
+kept       a store as a session sees it: failures end nothing, and what others have put there is told apart
 api        the calls of the gateway itself
 session    sign in, refresh, sign out; one session for all threads and tasks of a program
 for_httpx  an httpx.Auth, for sync and async clients (needs httpx)
@@ -24,6 +25,7 @@ from tokengate_client.errors import (
     NotSignedIn,
     Refused,
     SignedOut,
+    StorageFailed,
     TokengateError,
     TooManyAttempts,
     Unavailable,
@@ -47,6 +49,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "SignedOut",
+    "StorageFailed",
     "Store",
     "TokengateError",
     "TooManyAttempts",

@@ -9,9 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
+from urllib.parse import urlsplit
 
 from tokengate_client.errors import InvalidCredentials, Refused, TokengateError, TooManyAttempts, Unavailable
 
@@ -24,12 +25,35 @@ _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ADVICE = 0.25, 8.0, 30.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of the gateway's API. `error` is its error code, "" for none."""
+    """An answer of the gateway's API. `error` is its error code, "" for none; `content` may be tokens."""
 
     status: int
     error: str
     retry_after: float
-    content: Any
+    content: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is special about a call.
+
+    `good` knows a success of the gateway from a portal's or a cache's, or one that broke off. Without `repeat` a call
+    is asked again only where nothing has been done. `text` is for people.
+    """
+
+    good: Callable[[Answer], bool] = lambda answer: True
+    repeat: bool = True
+    text: str = ""
+
+
+_ANYTHING = Rules()
+
+
+def is_tokens(answer: Answer) -> bool:
+    """Tell a token response (http-api.md) from everything else."""
+    said = answer.content if isinstance(answer.content, dict) else {}
+    texts = (said.get("session_id"), said.get("access_token"), said.get("refresh_token"))
+    return all(isinstance(text, str) for text in texts) and isinstance(said.get("expires_in"), int | float)
 
 
 class Api:
@@ -39,24 +63,26 @@ class Api:
         self, base_url: str, patience: float, timeout: float, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        if urlsplit(self.base_url).scheme not in ("http", "https") or not urlsplit(self.base_url).hostname:
+            raise ValueError("base_url must be an http or https URL with a host")
         self.patience = patience
         self.timeout = timeout
         self.sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirect)
 
-    def call(self, method: str, path: str, content: Any = None, token: str = "") -> Answer:
+    def call(self, method: str, path: str, content: Any = None, token: str = "", rules: Rules = _ANYTHING) -> Answer:
         """Return an answer that is neither 502, 503 nor 504. Raises Unavailable."""
         spent, attempt = 0.0, 0
         while True:
             attempt += 1
             begun = time.monotonic()
             answer = self._once(method, path, content, token)
-            if answer is not None and answer.status not in _PASSING:
+            if answer is not None and answer.status not in _PASSING and (answer.status != 200 or rules.good(answer)):
                 return answer
             wait = backoff(attempt, answer.retry_after if answer else 0.0)
             spent += wait + time.monotonic() - begun
-            if spent > self.patience:
-                raise Unavailable
+            if spent > self.patience or not (rules.repeat or (answer is not None and answer.error in HELD)):
+                raise Unavailable(rules.text)
             self.sleep(wait)
 
     def _once(self, method: str, path: str, content: Any, token: str) -> Answer | None:
@@ -80,12 +106,23 @@ class Api:
 def backoff(attempt: int, retry_after: float) -> float:
     """Return the seconds before the next try after try number `attempt`: exponential, with full jitter."""
     most = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
-    return random.uniform(0, most) + retry_after  # noqa: S311  # it spreads tries, it keeps no secret
+    return random.uniform(0, most) + min(retry_after, _LONGEST_ADVICE)  # noqa: S311  # it spreads tries, it keeps no secret
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return (scheme, host, port): what a token may be sent to (RFC 6454 4)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
 
 
 def advice(text: str | None) -> float:
-    """Return the seconds of a Retry-After, bounded; 0 where there is none."""
-    return min(float(text), _LONGEST_ADVICE) if text and text.isdigit() else 0.0
+    """Return the seconds of a Retry-After; 0 where there is none."""
+    return float(text) if text and text.isascii() and text.isdigit() else 0.0
+
+
+def held(status: int, error: str) -> bool:
+    """Tell whether an answer is the gateway's word that no backend has seen the request, though one may soon."""
+    return status == 503 and error in HELD
 
 
 def refusal(answer: Answer) -> TokengateError:
@@ -100,7 +137,7 @@ def refusal(answer: Answer) -> TokengateError:
 def _read(status: int, headers: Message, body: bytes) -> Answer:
     try:
         content = json.loads(body) if body else None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     return Answer(status, headers.get("X-Gateway-Error") or "", advice(headers.get("Retry-After")), content)
 

@@ -37,6 +37,8 @@ class Unavailable(TokengateError):
 
     code = "unavailable"
     text = "The service cannot be reached at the moment. You are still signed in; please try again."
+    away = "The service cannot be reached at the moment. Please try again."
+    out_here = "You are signed out here, but the service could not be told, because it cannot be reached at the moment."
 
 
 class NotSignedIn(TokengateError):
@@ -53,6 +55,13 @@ class SignedOut(TokengateError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__()
+
+
+class StorageFailed(TokengateError):
+    """The store did not take the refresh token, or did not give it; its own error is the cause."""
+
+    code = "storage_failed"
+    text = "Your sign-in cannot be kept here. Make sure that this program can store data, and sign in again."
 
 
 class BodyNotReplayable(TokengateError):

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx
 
-from tokengate_client.api import HELD, advice, backoff
+from tokengate_client.api import advice, backoff, held, origin
 from tokengate_client.errors import BodyNotReplayable, NotSignedIn, SignedOut
 from tokengate_client.session import Session, Token
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 9.2.1
 
 
 class HttpxAuth(httpx.Auth):
@@ -26,7 +28,7 @@ class HttpxAuth(httpx.Auth):
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._origin = _origin(httpx.URL(session.base_url))
+        self._origin = origin(session.base_url)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if not self._is_ours(request):
@@ -44,7 +46,7 @@ class HttpxAuth(httpx.Auth):
             if trial.expired is not None:
                 try:
                     trial.begin(session.refresh(trial.expired))
-                except SignedOut:
+                except (NotSignedIn, SignedOut):
                     return
                 trial.check_body()
             else:
@@ -66,14 +68,14 @@ class HttpxAuth(httpx.Auth):
             if trial.expired is not None:
                 try:
                     trial.begin(await session.refresh_async(trial.expired))
-                except SignedOut:
+                except (NotSignedIn, SignedOut):
                     return
                 trial.check_body()
             else:
                 await asyncio.sleep(wait)
 
     def _is_ours(self, request: httpx.Request) -> bool:
-        return _origin(request.url) == self._origin and "Authorization" not in request.headers
+        return origin(str(request.url)) == self._origin and "Authorization" not in request.headers
 
 
 class _Trial:
@@ -82,7 +84,7 @@ class _Trial:
     def __init__(self, session: Session, request: httpx.Request) -> None:
         self._session = session
         self._request = request
-        self._replayable = isinstance(request.stream, httpx.ByteStream)
+        self._replayable = _replayable(request.stream)
         self._token: Token | None = None
         self._renewed = False
         self._attempt = 0
@@ -97,16 +99,23 @@ class _Trial:
         if not self._replayable:
             raise BodyNotReplayable
 
+    def _said(self, response: httpx.Response) -> str:
+        """Return the gateway's word; "" where the request has been elsewhere meanwhile, perhaps with an effect."""
+        if response.history and self._request.method not in _SAFE:
+            return ""
+        ours = origin(str(response.url)) == origin(self._session.base_url)
+        return response.headers.get("X-Gateway-Error", "") if ours else ""
+
     def judge(self, response: httpx.Response) -> float | None:
         """Return the seconds to wait before the request goes out again, None if the answer stands."""
-        code = response.headers.get("X-Gateway-Error", "")
+        code = self._said(response)
         if response.status_code == 401 and self._token is not None:
             if code == "expired_token" and not self._renewed:
                 self._renewed, self.expired = True, self._token
                 return 0.0
             if code == "revoked_token":
                 self._session.revoked(self._token)
-        if response.status_code == 503 and code in HELD and self._replayable:
+        if held(response.status_code, code) and self._replayable:
             self._attempt += 1
             wait = backoff(self._attempt, advice(response.headers.get("Retry-After")))
             self._spent += wait
@@ -115,6 +124,13 @@ class _Trial:
         return None
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    parts = urlsplit(str(url))
-    return parts.scheme, parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
+def _replayable(stream: Any) -> bool:
+    """Tell whether a body can be sent again: it is in memory, or made of such parts and files that can be rewound."""
+    if isinstance(stream, httpx.ByteStream):
+        return True
+    parts = getattr(stream, "fields", None)  # of a multipart form, which rewinds its files by itself
+    return parts is not None and all(_seekable(getattr(part, "file", b"")) for part in parts)
+
+
+def _seekable(file: Any) -> bool:
+    return isinstance(file, str | bytes) or bool(getattr(file, "seekable", bool)())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
 
-from tokengate_client.api import HELD, advice, backoff
+from tokengate_client.api import advice, backoff, held, origin
 from tokengate_client.errors import BodyNotReplayable, NotSignedIn, SignedOut
 from tokengate_client.session import Session, Token
 
@@ -19,10 +18,10 @@ class RequestsAuth(AuthBase):
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._origin = _origin(session.base_url)
+        self._origin = origin(session.base_url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if _origin(request.url or "") != self._origin or "Authorization" in request.headers:
+        if origin(request.url or "") != self._origin or "Authorization" in request.headers:
             return request
         trial = _Trial(self._session, request)
         try:
@@ -40,8 +39,7 @@ class _Trial:
         self._session = session
         self._token: Token | None = None
         body = request.body
-        tell = getattr(body, "tell", None)
-        self._position = tell() if tell is not None and hasattr(body, "seek") else None
+        self._position = _position(body)
         self._replayable = body is None or isinstance(body, str | bytes) or self._position is not None
 
     def carry(self, request: requests.PreparedRequest, token: Token) -> None:
@@ -49,6 +47,8 @@ class _Trial:
         request.headers["Authorization"] = f"Bearer {token.value}"
 
     def __call__(self, response: requests.Response, **options: Any) -> requests.Response:
+        if origin(response.url) != origin(self._session.base_url):
+            return response  # a redirect has led elsewhere, where no token goes and whose word counts for nothing
         renewed, spent, attempt = False, 0.0, 0
         while True:
             code = response.headers.get("X-Gateway-Error", "")
@@ -56,12 +56,12 @@ class _Trial:
                 renewed = True
                 try:
                     token = self._session.refresh(self._token)
-                except SignedOut:
+                except (NotSignedIn, SignedOut):
                     return response
-                if not self._replayable:
+                if not self._can_go_again(response):
                     raise BodyNotReplayable
                 response = self._again(response, token, options)
-            elif response.status_code == 503 and code in HELD and self._replayable:
+            elif held(response.status_code, code) and self._can_go_again(response):
                 attempt += 1
                 wait = backoff(attempt, advice(response.headers.get("Retry-After")))
                 spent += wait
@@ -74,6 +74,9 @@ class _Trial:
                     self._session.revoked(self._token)
                 return response
 
+    def _can_go_again(self, response: requests.Response) -> bool:
+        return self._replayable or response.request.body is None  # which a redirect has left out
+
     def _again(self, response: requests.Response, token: Token | None, options: dict[str, Any]) -> requests.Response:
         response.content  # noqa: B018  # read to its end, so that the connection can be used again
         response.close()
@@ -81,7 +84,7 @@ class _Trial:
         if token is not None:
             self.carry(request, token)
         body: Any = request.body
-        if self._position is not None:  # a file, which told its position
+        if self._position is not None and body is not None:  # a file, which told its position
             body.seek(self._position)
         connection: Any = response.connection
         answer: requests.Response = connection.send(request, **options)
@@ -90,6 +93,10 @@ class _Trial:
         return answer
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
+def _position(body: Any) -> int | None:
+    """Return where a file is, None for a body that cannot be rewound."""
+    try:
+        position: int = body.tell()
+        return position if body.seekable() else None
+    except (AttributeError, OSError):
+        return None

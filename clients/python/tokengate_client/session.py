@@ -5,20 +5,24 @@ Laws:
 - Only the gateway's word signs out: `invalid_grant` to a refresh, or `revoked_token` to a request. An outage does not.
 - Signed out is told once for each sign-in.
 - The old refresh token is kept until the new one is: an answer that was lost can be asked for again.
+- A store that fails ends nothing: what is in memory goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from tokengate_client.api import Api, refusal
+from tokengate_client.api import Answer, Api, Rules, is_tokens, refusal
 from tokengate_client.clock import Moment, age, moment
-from tokengate_client.errors import NotSignedIn, SignedOut, Unavailable
+from tokengate_client.errors import NotSignedIn, SignedOut, StorageFailed, TokengateError, Unavailable
+from tokengate_client.kept import Kept
 from tokengate_client.stores import MemoryStore, Store
 
 _AHEAD = 30.0  # seconds before its end from which on a token is refreshed
@@ -27,13 +31,18 @@ _AHEAD_SHARE = 0.2  # or this share of its life, whichever is less
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """An access token. `life` is in seconds, `since` when it came."""
+    """An access token. `life` is in seconds, `since` when it came; `refresh_token` is the one that came with it."""
 
     value: str = field(repr=False)
     life: float
     since: Moment
+    refresh_token: str = field(repr=False)
 
 
+_log = logging.getLogger("tokengate_client")
+_LOGIN = Rules(is_tokens, repeat=False, text=Unavailable.away)  # a try may count, and a lost answer left a session
+_REFRESH = Rules(is_tokens)
+_LOGOUT = Rules(text=Unavailable.out_here)
 _ANY: Any = object()  # whatever token there is
 
 
@@ -56,7 +65,7 @@ class Session:
 
     `store` keeps the refresh token (in memory by default), `device` names this machine in the user's list. An answer
     that does not come is asked for again for `patience` seconds; one try takes `timeout` at most. The callbacks
-    are called in the thread that found out.
+    are called in the thread that found out; what they raise is logged. Raises ValueError for a `base_url` that is none.
     """
 
     def __init__(
@@ -72,7 +81,7 @@ class Session:
         now: Callable[[], Moment] = moment,
     ) -> None:
         self.api = Api(base_url, patience, timeout)
-        self.store: Store = store if store is not None else MemoryStore()
+        self._kept = Kept(store if store is not None else MemoryStore())
         self.on_signed_out = on_signed_out
         self.on_refreshed = on_refreshed
         self._device = device
@@ -92,39 +101,54 @@ class Session:
         return self.api.base_url
 
     @property
+    def store(self) -> Store:
+        return self._kept.store
+
+    @property
     def id(self) -> str:
         """The session's id, "" while it is not known."""
         return self._id
 
     @property
     def signed_in(self) -> bool:
-        return not self._ended and (self._token is not None or self.store.load() is not None)
+        return not self._ended and (self._token is not None or self._kept.load() is not None)
 
     # --- in and out ---
 
     def login(self, username: str, password: str, device: str | None = None) -> None:
-        """Begin a session. Raises InvalidCredentials, TooManyAttempts, Unavailable, Refused."""
+        """Begin a session. Raises InvalidCredentials, TooManyAttempts, Unavailable, StorageFailed, Refused."""
         content = {"username": username, "password": password}
         name = self._device if device is None else device
         if name:
             content["device"] = name
-        answer = self.api.call("POST", "/auth/login", content)
+        answer = self.api.call("POST", "/auth/login", content, rules=_LOGIN)
         if answer.status != 200:
             raise refusal(answer)
-        with self._refreshing, self.store.lock():
-            self._take(answer.content)
+        with self._refreshing, self._kept.lock():
+            try:
+                self._kept.save(answer.content["refresh_token"])
+            except StorageFailed:
+                self._give_up(answer)
+                raise
+            with self._lock:
+                self._take(answer)
+
+    def _give_up(self, answer: Answer) -> None:
+        """End a session that has not begun, as far as the gateway can be told."""
+        with contextlib.suppress(TokengateError):
+            self.api.call("POST", "/auth/logout", {"refresh_token": answer.content["refresh_token"]})
 
     def logout(self) -> None:
         """End the session, here in any case. Raises Unavailable where the gateway could not be told."""
         with self._lock:
-            refresh_token = self.store.load()
+            refresh_token = self._kept.load() or (self._token.refresh_token if self._token else None)
             token = self._token.value if self._token else ""
-            self._forget()
+            self._end()
         if not refresh_token and not token:
             return
         self._tell_signed_out("logout")
         content = {"refresh_token": refresh_token} if refresh_token else {}
-        answer = self.api.call("POST", "/auth/logout", content, token)
+        answer = self.api.call("POST", "/auth/logout", content, token, _LOGOUT)
         if answer.status not in (204, 401) and answer.error != "invalid_grant":
             raise refusal(answer)
 
@@ -136,13 +160,13 @@ class Session:
     def end(self, session_id: str) -> None:
         """End one of the user's sessions. Raises Refused (404) for one that is not."""
         self._ask("DELETE", f"/auth/sessions/{quote(session_id, safe='')}")
-        if session_id == self._id and self._forget():
+        if session_id == self._id and self._end():
             self._tell_signed_out("logout")
 
     def end_all(self, *, except_current: bool = False) -> None:
         """Sign out everywhere, or everywhere else."""
         self._ask("DELETE", "/auth/sessions?except=current" if except_current else "/auth/sessions")
-        if not except_current and self._forget():
+        if not except_current and self._end():
             self._tell_signed_out("logout")
 
     # --- tokens ---
@@ -154,8 +178,8 @@ class Session:
             return token
         try:
             return self.refresh(token)
-        except Unavailable:
-            if token is not None and self._left(token) > 0:  # it is good for a while yet
+        except TokengateError:
+            if token is not None and self._still(token):
                 return token
             raise
 
@@ -168,13 +192,13 @@ class Session:
             token = self._token
             if token is not None and old is not _ANY and token is not old:
                 return token
-            with self.store.lock():
+            with self._kept.lock():
                 found = self._refresh()
         if isinstance(found, SignedOut):
             self._tell_signed_out(found.reason)
             raise found
         if self.on_refreshed is not None:
-            self.on_refreshed()
+            _tell(self.on_refreshed)
         return found
 
     async def token_async(self) -> Token:
@@ -184,8 +208,8 @@ class Session:
             return token
         try:
             return await self.refresh_async(token)
-        except Unavailable:
-            if token is not None and self._left(token) > 0:
+        except TokengateError:
+            if token is not None and self._still(token):
                 return token
             raise
 
@@ -198,48 +222,75 @@ class Session:
         flight = self._flights.get(loop)
         if flight is None:
             flight = self._flights[loop] = loop.create_task(asyncio.to_thread(self.refresh, old))
-            flight.add_done_callback(lambda _: self._flights.pop(loop, None))
+            flight.add_done_callback(self._landed)
         return await asyncio.shield(flight)
+
+    def _landed(self, flight: asyncio.Task[Token]) -> None:
+        self._flights.pop(flight.get_loop(), None)
+        if not flight.cancelled():
+            flight.exception()  # looked at, for all who waited may have gone
 
     def revoked(self, token: Token) -> None:
         """The gateway has said `revoked_token` to a request with this token."""
         with self._lock:
-            ended = token is self._token and self._forget()
-        if ended:
-            self._tell_signed_out("revoked")
+            if token is not self._token:
+                return
+            if self._kept.news() is not None:  # of another process, which may have signed in since
+                self._token = None
+                return
+            self._end()
+        self._tell_signed_out("revoked")
 
     def _refresh(self) -> Token | SignedOut:
-        refresh_token = None if self._ended else self.store.load()
-        if refresh_token is None:
-            raise NotSignedIn
-        answer = self.api.call("POST", "/auth/token", {"grant_type": "refresh_token", "refresh_token": refresh_token})
-        if answer.error in ("invalid_grant", "revoked_token") and self._forget():
-            return SignedOut("session_ended")
-        if self._ended:  # signed out while the answer was on its way
-            raise SignedOut("logout")
-        if answer.status != 200:
-            raise refusal(answer)
-        return self._take(answer.content)
-
-    def _take(self, said: Any) -> Token:
+        refresh_token = self._refresh_token()
+        content = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        answer = self.api.call("POST", "/auth/token", content, rules=_REFRESH)
         with self._lock:
-            self.store.save(said["refresh_token"])
-            self._id, self._ended = said["session_id"], False
-            self._token = token = Token(said["access_token"], float(said["expires_in"]), self._now())
-            return token
+            if self._ended:  # signed out while the answer was on its way
+                raise SignedOut("logout")
+            if answer.error in ("invalid_grant", "revoked_token"):
+                self._end()
+                return SignedOut("session_ended")
+            if answer.status != 200:
+                raise refusal(answer)
+            try:
+                self._kept.save(answer.content["refresh_token"])
+            except StorageFailed as error:
+                _log.warning("the session will not outlive this process", exc_info=error)
+            return self._take(answer)
 
-    def _forget(self) -> bool:
+    def _refresh_token(self) -> str:
+        """Return the newest there is: another process's, or the one in memory. Raises NotSignedIn."""
+        token = self._token
+        if self._ended:
+            raise NotSignedIn
+        found = self._kept.news() or (token.refresh_token if token is not None else self._kept.load())
+        if found is None:
+            raise NotSignedIn
+        return found
+
+    def _take(self, answer: Answer) -> Token:
+        said = answer.content
+        token = Token(said["access_token"], float(said["expires_in"]), self._now(), said["refresh_token"])
+        self._id, self._ended, self._token = said["session_id"], False, token
+        return token
+
+    def _end(self) -> bool:
         """Be signed out; tell whether that is news."""
         with self._lock:
             news = not self._ended
             self._ended, self._token, self._id = True, None, ""
-            self.store.clear()
+            self._kept.clear()
             return news
 
     def _tell_signed_out(self, reason: str) -> None:
         """Call the application; never with a lock held, for it may sign in again."""
         if self.on_signed_out is not None:
-            self.on_signed_out(reason)
+            _tell(self.on_signed_out, reason)
+
+    def _still(self, token: Token) -> bool:
+        """Tell whether a token goes on being good for a while though a refresh has failed."""
+        return token is self._token and self._left(token) > 0
 
     def _left(self, token: Token) -> float:
         return token.life - age(token.since, self._now())
@@ -260,3 +311,11 @@ class Session:
         if answer.status >= 400:
             raise refusal(answer)
         return answer.content
+
+
+def _tell(callback: Callable[..., object], *words: str) -> None:
+    """Call the application; its own errors are not those of the request that found out."""
+    try:
+        callback(*words)
+    except Exception:
+        _log.exception("a callback has raised")

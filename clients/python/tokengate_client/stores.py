@@ -6,10 +6,11 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 try:
     import fcntl
@@ -17,8 +18,14 @@ except ImportError:  # Windows: one process at a time has the file
     fcntl = None  # type: ignore[assignment]
 
 
+_PATIENCE = 60.0  # seconds
+
+
 class Store(Protocol):
-    """Keeps one refresh token. `lock` is held over a refresh, so that several processes do one after the other."""
+    """Keeps one refresh token. It may raise what it likes.
+
+    `lock` is held over a refresh, so that several processes do one after the other.
+    """
 
     def load(self) -> str | None: ...
     def save(self, refresh_token: str) -> None: ...
@@ -56,7 +63,7 @@ class FileStore:
     def load(self) -> str | None:
         try:
             return self.path.read_text("ascii").strip() or None
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):  # a file that was overwritten holds no session
             return None
 
     def save(self, refresh_token: str) -> None:
@@ -65,6 +72,8 @@ class FileStore:
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(refresh_token + "\n")
+                file.flush()
+                os.fsync(handle)  # or a power cut could leave a file that is empty
             os.replace(name, self.path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -77,9 +86,26 @@ class FileStore:
     def lock(self) -> Iterator[None]:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._threads, open(self.path.with_name(self.path.name + ".lock"), "a", encoding="ascii") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            _wait_for(file)
             yield
+
+
+def _wait_for(file: TextIO) -> None:
+    """Take the lock of a file, for as long as it is open.
+
+    A process that holds it and does not move is waited for no longer than a refresh can take. To go on without the
+    lock is safe: the gateway gives the same successor to all that present one refresh token.
+    """
+    if fcntl is None:
+        return
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Races: several clients, several replicas, one truth about sessions."""
