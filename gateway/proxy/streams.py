@@ -1,7 +1,7 @@
 """Long streams end with their session and their token (contract 6.5).
 
 Whatever is not answered in one read is a stream: a WebSocket, an event stream, a long download or upload.
-Each is looked at again once a second or so, a partition of the store at a time, so that ten thousand streams
+Each is looked at again once a second or so, two partitions of the store at a time, so that ten thousand streams
 never hold up a request behind one large question. A look is cheap, because it asks what changed:
 
 - A token expires at a time that is known. Nothing is looked at before the first one is due.
@@ -27,9 +27,10 @@ from gateway.sessions.liveness import EpochKeys, LiveKeys
 from gateway.tokens.claims import Claims
 
 TURNS = 16  # the partitions
-TURN_SECONDS = 0.05  # a stream is looked at every 0.8 s
+LOOKS = 8
+LOOK_SECONDS = 0.1  # a stream is looked at every 0.8 s
 SOON = 60.0  # seconds by which this machine's clock and that of Redis may differ
-ROUND = 12  # looks in which each stream is asked about once, whatever the epoch says
+ROUND = 16  # looks in which each stream is asked about once, whatever the epoch says
 
 
 class Stream(Protocol):
@@ -48,7 +49,7 @@ class Stream(Protocol):
 class Streams:
     """The streams of a worker. `leeway` is in seconds, as for tokens; `clock` returns Unix seconds."""
 
-    __slots__ = ("_clock", "_gate", "_handle", "_leeway", "_loop", "_turn", "_turns")
+    __slots__ = ("_clock", "_gate", "_handle", "_leeway", "_loop", "_next", "_turns")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, leeway: float, clock: Callable[[], float]) -> None:
         self._loop = loop
@@ -56,7 +57,7 @@ class Streams:
         self._leeway = leeway
         self._clock = clock
         self._turns = [Turn() for _ in range(TURNS)]
-        self._turn = 0
+        self._next = 0
         self._handle: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class Streams:
         if claims is not None:
             self._turns[place].add(stream, math.inf if stream.keeps else claims.exp, keys)
         if self._handle is None:
-            self._handle = self._loop.call_later(TURN_SECONDS, self._look)
+            self._handle = self._loop.call_later(LOOK_SECONDS, self._look)
         return place
 
     def discard(self, stream: Stream, place: int) -> None:
@@ -88,18 +89,24 @@ class Streams:
                 stream.end_stream(reason)
 
     def _look(self) -> None:
-        self._turn = place = (self._turn + 1) % TURNS
-        turn, now, gate = self._turns[place], self._clock(), self._gate
-        turn.end_expired(now - self._leeway)
-        if turn.live:
-            if turn.epoch is None:
-                turn.epoch = gate.epoch(place)
-            ask = gate.ask_keys
-            for each in turn.due(now):
-                ask(each.keys, each)
-            ask(turn.epoch, lambda verdict: self._compare(turn, verdict))
+        self._next = first = (self._next + 1) % LOOKS
+        now = self._clock()
+        for place in range(first, TURNS, LOOKS):
+            if self._turns[place].expiring:
+                self._look_at(place, now)
         waiting = any(turn.expiring for turn in self._turns)
-        self._handle = self._loop.call_later(TURN_SECONDS, self._look) if waiting else None
+        self._handle = self._loop.call_later(LOOK_SECONDS, self._look) if waiting else None
+
+    def _look_at(self, place: int, now: float) -> None:
+        turn, gate = self._turns[place], self._gate
+        turn.end_expired(now - self._leeway)
+        if not turn.live:
+            return
+        if turn.epoch is None:
+            turn.epoch = gate.epoch(place)
+        for each in turn.due(now):
+            gate.ask_keys(each.keys, each)
+        gate.ask_keys(turn.epoch, lambda verdict: self._compare(turn, verdict))
 
     def _compare(self, turn: Turn, verdict: int) -> None:
         """Ask about every stream of a partition in which something has ended since the last time."""
