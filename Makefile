@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench soak chaos fuzz clean
+.PHONY: help demo test lint bench soak chaos fuzz k8s-tools image-size requirements release clean
 
 help:
 	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
@@ -15,6 +15,10 @@ help:
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
 	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
 	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
+	@echo "make k8s-tools     build kustomize and helm, which the tests of k8s/ need, with Go"
+	@echo "make image-size    run the Dockerfile's steps, and say what they add to the base image"
+	@echo "make requirements  pin the dependencies of the image anew, with their hashes"
+	@echo "make release       wheel, sdist, bill of materials, licences and hashes in build/dist"
 	@echo "make clean  remove $(VENV) and what tools left behind"
 
 demo: $(VENV)/.installed-demo
@@ -42,6 +46,23 @@ FUZZ_SECONDS ?= 30
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
+k8s-tools: $(VENV)/.installed-test
+	$(BIN)/python -m tests.k8s.tools
+
+image-size: $(VENV)/.installed-test
+	$(BIN)/python -m tests.k8s.steps
+
+# No address of a registry gets into the files: each user's pip has its own.
+PIN = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+requirements: $(VENV)/.installed-release
+	$(PIN) --output-file requirements/runtime.txt pyproject.toml
+	$(PIN) --output-file requirements/build.txt requirements/build.in
+	sed -i '1i # Made by `make requirements`: every package with the hashes of its files.' requirements/*.txt
+
+release: $(VENV)/.installed-release
+	$(BIN)/python -m tests.release
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 
@@ -49,9 +70,11 @@ $(VENV)/.installed-demo: EXTRA = [demo]
 $(VENV)/.installed-test: EXTRA = [test]
 $(VENV)/.installed-dev: EXTRA = [dev]
 $(VENV)/.installed-fuzz: EXTRA = [fuzz]
+$(VENV)/.installed-release: EXTRA = [release]
 
 # A stamp each, so that nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz $(VENV)/.installed-release: \
+		pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@
 
