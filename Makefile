@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench soak chaos fuzz k8s-tools image-size requirements release clean
+.PHONY: help demo test lint bench soak chaos fuzz k8s-test k8s-tools image-size requirements release clean
 
 help:
 	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
 	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
 	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
+	@echo "make k8s-test      check the image, the manifests and the chart; builds kustomize and helm with Go first"
 	@echo "make k8s-tools     build kustomize and helm, which the tests of k8s/ need, with Go"
 	@echo "make image-size    run the Dockerfile's steps, and say what they add to the base image"
 	@echo "make requirements  pin the dependencies of the image anew, with their hashes"
@@ -46,10 +47,13 @@ FUZZ_SECONDS ?= 30
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
-k8s-tools: $(VENV)/.installed-test
+k8s-test: k8s-tools
+	TOKENGATE_K8S=1 $(BIN)/python -m pytest tests/k8s tests/release $(PYTEST_ARGS)
+
+k8s-tools: $(VENV)/.installed-k8s
 	$(BIN)/python -m tests.k8s.tools
 
-image-size: $(VENV)/.installed-test
+image-size: $(VENV)/.installed-k8s
 	$(BIN)/python -m tests.k8s.steps
 
 # No address of a registry gets into the files: each user's pip has its own.
@@ -70,10 +74,11 @@ $(VENV)/.installed-demo: EXTRA = [demo]
 $(VENV)/.installed-test: EXTRA = [test]
 $(VENV)/.installed-dev: EXTRA = [dev]
 $(VENV)/.installed-fuzz: EXTRA = [fuzz]
+$(VENV)/.installed-k8s: EXTRA = [k8s]
 $(VENV)/.installed-release: EXTRA = [release]
 
 # A stamp each, so that nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz $(VENV)/.installed-release: \
+$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz $(VENV)/.installed-k8s $(VENV)/.installed-release: \
 		pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@
