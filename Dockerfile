@@ -17,6 +17,7 @@ RUN python -m venv --without-pip /opt/tokengate \
     && /opt/build/bin/python -m pip --python /opt/tokengate/bin/python install \
         --no-deps --only-binary :all: --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md ./
+COPY clients/javascript/src/ clients/javascript/src/
 COPY config/ config/
 COPY gateway/ gateway/
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /opt/wheel . \

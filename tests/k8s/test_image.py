@@ -80,7 +80,7 @@ def test_every_dependency_is_pinned_at_a_version_that_the_package_allows() -> No
 
 def test_no_secret_and_nothing_but_the_program_gets_into_the_context() -> None:
     parts = {path.partition("/")[0] for path in steps.context()}
-    assert parts == {"requirements", "pyproject.toml", "README.md", "config", "gateway"}
+    assert parts == {"requirements", "pyproject.toml", "README.md", "clients", "config", "gateway"}
     assert not [path for path in steps.context() if path.endswith((".pem", ".jwk", ".key", ".pyc"))]
 
 

@@ -20,8 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "build" / "dist"
-SOURCES = ("gateway", "config", "tests", "pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", ".gitignore")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pem", "*.jwk", "*.key")
+SOURCES = (
+    *("gateway", "clients", "config", "tests"),
+    *("pyproject.toml", "README.md", "CHANGELOG.md", "SECURITY.md", ".gitignore"),
+)
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc", "*.pem", "*.jwk", "*.key")
 
 
 def main() -> None:
