@@ -61,7 +61,8 @@ def _passed(*files: Path, **environ: str) -> int:
         env={**os.environ, "TOKENGATE_PYTHON": sys.executable, **environ},
         cwd=_CLIENT,
     )
-    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+    wrong = re.findall(r"^not ok .*(?:\n  .*){0,30}", ran.stdout, re.MULTILINE)
+    assert ran.returncode == 0, "\n".join(wrong)[:6000] + ran.stderr[-2000:]
     passed, failed, skipped = (int(re.findall(rf"^# {name} (\d+)$", ran.stdout, re.MULTILINE)[0]) for name in _COUNTS)
     assert (failed, skipped) == (0, 0)
     return passed
