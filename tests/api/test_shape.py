@@ -92,6 +92,7 @@ def test_rejections_are_counted_by_their_code() -> None:
 
 def test_no_log_line_holds_a_token_a_password_or_a_query(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="gateway")
+    caplog.set_level(logging.DEBUG, logger="gateway.audit")  # whose level the command line sets
 
     async def run() -> list[str]:
         async with stack() as s:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -193,12 +194,12 @@ class Site:
     def __init__(
         self,
         redis_url: str,
-        prefix: str = "e2e",
+        prefix: str = "",
         users: Mapping[str, Mapping[str, Any]] = USERS,
         algorithm: str = "ES256",
     ) -> None:
         self.redis_url = redis_url
-        self.prefix = prefix
+        self.prefix = prefix or f"e2e-{secrets.token_hex(4)}"  # sites that share a Redis share no session
         self.algorithm = algorithm
         self._temporary = tempfile.TemporaryDirectory(prefix="tg-e2e-")
         self.directory = Path(self._temporary.name)

@@ -358,3 +358,4 @@ def test_while_the_store_is_away_the_page_says_so_and_nobody_is_signed_out(
         gateway.wait_ready()
         page.get_by_role("link", name="Try again").click()
         expect(devices(page)).to_have_count(1)
+        page.close()  # before the gateway ends
