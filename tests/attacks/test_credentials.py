@@ -93,13 +93,14 @@ def test_a_token_among_the_subprotocols_does_not_reach_the_backend(
 ) -> None:
     """Nor does it on an open route that forwards no authorization."""
     spot = backend.spot(switch)
-    headers = websocket([("Sec-WebSocket-Protocol", line.replace("@", fortress.token)) for line in lines])
+    token = str(fortress.login()["access_token"])
+    headers = websocket([("Sec-WebSocket-Protocol", line.replace("@", token)) for line in lines])
     with Client(fortress.port) as client:
         client.send(request("GET", spot.path(prefix), headers))
         assert client.head().status == 101
     call = spot.call()
     assert call.get("Sec-WebSocket-Protocol") == "chat"
-    assert fortress.token not in call.head.decode().replace(call.get("Authorization") or "\0", "")
+    assert token not in call.head.decode().replace(call.get("Authorization") or "\0", "")
 
 
 def test_signing_in_with_a_cookie_that_is_there_begins_another_session(fortress: Gateway) -> None:

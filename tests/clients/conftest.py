@@ -10,12 +10,12 @@ from tests.clients.backend import EchoBackend, echo_backend
 from tests.e2e.harness import Gateway, Site, route
 from tests.redis_server import RedisServer
 
-BRIEF = 3.0  # seconds
+BRIEF = 6.0  # seconds
 
 
 @pytest.fixture(scope="session")
 def clients_site(shared_redis: RedisServer) -> Iterator[Site]:
-    with Site(shared_redis.url, "clients") as made:
+    with Site(shared_redis.url) as made:
         yield made
 
 

@@ -19,8 +19,14 @@ from tests.e2e.wire import Client, WireError, ask, request
 def children(gateway: Gateway) -> list[int]:
     """Return the worker processes."""
     path = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
-    found = [int(child) for child in path.read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in path.read_text().split() if b"spawn_main" in _command(child)]
+
+
+def _command(process: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return b""
 
 
 @pytest.fixture(scope="module")
