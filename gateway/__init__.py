@@ -13,6 +13,7 @@
     web/        the pages for people: pure
     demo/       what `tokengate demo` shows: a sample backend and its page
     gate        raw credentials and a route's rule -> who is calling
+    attempts    how often something may be tried
     grants      who gets tokens: sign-in, exchange and refresh
     sessions/   state: who is signed in, kept in Redis
     identity/   who a user is: a webhook, a users file, or another issuer

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from gateway.attempts import Attempts, Limits
 from gateway.errors import (
     GatewayError,
     IdentityUnavailable,
@@ -25,7 +26,6 @@ from gateway.errors import (
     TooManyAttempts,
 )
 from gateway.identity import fields
-from gateway.identity.counted import alike, network
 from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
@@ -38,15 +38,6 @@ from gateway.tokens.rotation import Outcome
 from gateway.tokens.signer import AccessToken, CannotMint, Signer
 
 _SERVED = frozenset({Outcome.ROTATED, Outcome.REPLAYED})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Attempts a minute; 0 = no limit."""
-
-    login_per_user: int = 0
-    login_per_ip: int = 0
-    refresh_per_session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +90,7 @@ class Grants:
         self._store = store
         self._signer = signer
         self._refresh_tokens = refresh_tokens
-        self._limits = limits
+        self._attempts = Attempts(store, limits)
         self._recheck = recheck
         self._telemetry = telemetry
         self._clock = clock
@@ -115,7 +106,7 @@ class Grants:
 
     def take_up(self, limits: Limits, recheck: bool) -> None:
         """Go by these from here on (a reload)."""
-        self._limits = limits
+        self._attempts.limits = limits
         self._recheck = recheck
 
     async def login(
@@ -123,7 +114,7 @@ class Grants:
     ) -> TokenSet:
         """Begin a session. Raises InvalidCredentials, TooManyAttempts, IdentityUnavailable, StoreUnavailable."""
         try:
-            await self._limit_login(username, ip)
+            await self._attempts.login(username, ip)
             identity = await self._provider.authenticate(username, password, device, ip)
             if self._namespace(identity.subject) is not None:
                 raise IdentityUnavailable("identity: the subject lies in the namespace of another issuer")
@@ -156,7 +147,7 @@ class Grants:
         if rules is None or not rules.exchange_prefix:
             raise InvalidRequest("subject_token is of an issuer whose tokens are not exchanged")
         identity = exchanged(claims, rules, scope)
-        await self._limit("login-user", alike(identity.subject), self._limits.login_per_user)
+        await self._attempts.login_of(identity.subject)
         session, access = await self._begin(identity, place.device, place.ip, place.user_agent)
         try:
             await still_alive()
@@ -170,7 +161,7 @@ class Grants:
 
     async def limit_exchange(self, ip: str) -> None:
         """Count an attempt to exchange a token. Raises TooManyAttempts, StoreUnavailable."""
-        await self._limit("login-ip", network(ip), self._limits.login_per_ip)
+        await self._attempts.login_from(ip)
 
     async def refresh(self, refresh_token: str | bytes, ip: str, *, request_id: str = "") -> TokenSet:
         """Present a refresh token (RFC 6749 6, RFC 9700 4.14.2).
@@ -179,7 +170,7 @@ class Grants:
         the session), TooManyAttempts, IdentityUnavailable, StoreUnavailable.
         """
         presented = self._read(refresh_token)
-        await self._limit("refresh", presented.session_id, self._limits.refresh_per_session)
+        await self._attempts.refresh(presented.session_id)
         refreshed = await self._recheck_user(presented, ip, request_id) if self._recheck else None
         try:
             rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
@@ -297,7 +288,7 @@ class Grants:
 
     async def limit_client(self, ip: str) -> None:
         """Count an attempt to authenticate as a client of the introspection. Raises TooManyAttempts."""
-        await self._limit("client-ip", network(ip), self._limits.login_per_ip)
+        await self._attempts.client(ip)
 
     async def _set_not_before(self, rules: IssuerRules, subject: str, issued_at: int = 0) -> None:
         now = self._clock()
@@ -308,16 +299,6 @@ class Grants:
     def _namespace(self, subject: str) -> IssuerRules | None:
         """Return the issuer whose users' sessions have subjects like this one, None for a local user's."""
         return next((rules for prefix, rules in self._namespaces.items() if subject.startswith(prefix)), None)
-
-    async def _limit_login(self, username: str, ip: str) -> None:
-        # The address first: one that is over its own limit must not use up a user's.
-        await self._limit("login-ip", network(ip), self._limits.login_per_ip)
-        await self._limit("login-user", alike(username), self._limits.login_per_user)
-
-    async def _limit(self, kind: str, who: str, per_minute: int) -> None:
-        wait = await self._store.attempt(kind, who, per_minute)
-        if wait > 0:
-            raise TooManyAttempts(kind, retry_after=wait)
 
     async def _begin(self, identity: Identity, device: str, ip: str, user_agent: str) -> tuple[Session, AccessToken]:
         new = NewSession(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.attempts import Limits
 from gateway.backends import Backends
 from gateway.cookies import Cookies
-from gateway.grants import Limits
 from gateway.identity import Provider, UsersFile, Webhook
 from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url

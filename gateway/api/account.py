@@ -12,9 +12,8 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import cookies as rules
 from gateway.api import body, cookies
-from gateway.api.answers import header_values
+from gateway.api.answers import header_values, raw_answer
 from gateway.api.login import MAX_PASSWORD
 from gateway.api.services import Services, client_ip, request_id, user_agent
 from gateway.errors import GatewayError, Headers, InvalidCredentials, InvalidGrant, InvalidRequest, NoRoute, answer
@@ -45,7 +44,7 @@ async def act(services: Services, request: Request) -> Response:
     """One of the page's forms: `do` says which."""
     given: body.Parameters = {}
     try:
-        _check_origin(services, request)
+        cookies.check_origin(request, services.issuer, services.cookies, strict=True)
         given = await body.parameters(request)
         if given.get("do") == "sign-in":
             return await _sign_in(services, request, given)
@@ -157,14 +156,6 @@ async def _explained(services: Services, request: Request, given: body.Parameter
     return await _devices(services, session, error=error)
 
 
-def _check_origin(services: Services, request: Request) -> None:
-    """A browser's form always says where it is from; what does not is no form of this page. Raises CsrfRejected."""
-    host = b"".join(header_values(request, b"host")).decode("latin-1")
-    sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
-    own = rules.own_origins(host, cookies.schemes(request), services.issuer)
-    rules.check_origin(sites, origins, own, strict=True)
-
-
 def _from_elsewhere(request: Request) -> bool:
     """Tell whether another site's link led here: then the browser has kept the cookie back (SameSite=Strict)."""
     return header_values(request, b"sec-fetch-site") in ([b"cross-site"], [b"same-site"])
@@ -187,7 +178,4 @@ def _failed(services: Services, error: GatewayError, content: bytes) -> Response
 
 
 def _answer(status: int, content: bytes, headers: Headers) -> Response:
-    response = Response(status_code=status)
-    response.body = content
-    response.raw_headers = [*headers, (b"content-length", b"%d" % len(content))]
-    return response
+    return raw_answer(status, content, [*headers, (b"content-length", b"%d" % len(content))])

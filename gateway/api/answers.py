@@ -123,23 +123,23 @@ def failure(site: Site, error: GatewayError, extra: Headers | None = None) -> Re
     if (error.status >= 500 or isinstance(error, BadRequest)) and _complaints.is_news(error):
         _LOG.warning("a request was refused", extra={"error": error.code, "reason": error.reason})
     status, headers, body = answer(error, site.realm)
-    return _response(status, body, [*headers, *(extra or [])])
+    return raw_answer(status, body, [*headers, *(extra or [])])
 
 
 def json_answer(content: Any, status: int = 200, extra: Headers | None = None) -> Response:
     body = orjson.dumps(content)
-    return _response(status, body, [*JSON, (b"content-length", b"%d" % len(body)), *(extra or [])])
+    return raw_answer(status, body, [*JSON, (b"content-length", b"%d" % len(body)), *(extra or [])])
 
 
 def text_answer(body: bytes, content_type: str) -> Response:
     headers = [(b"content-type", content_type.encode("ascii")), (b"content-length", b"%d" % len(body))]
-    return _response(200, body, [*headers, (b"cache-control", b"no-store")])
+    return raw_answer(200, body, [*headers, (b"cache-control", b"no-store")])
 
 
 def empty(status: int = 204, extra: Headers | None = None) -> Response:
     """Return an answer without a body; a 204 has no Content-Length (RFC 9110 8.6)."""
     length: Headers = [] if status == 204 else [(b"content-length", b"0")]
-    return _response(status, b"", [(b"cache-control", b"no-store"), *length, *(extra or [])])
+    return raw_answer(status, b"", [(b"cache-control", b"no-store"), *length, *(extra or [])])
 
 
 def header_values(request: Request, name: bytes) -> list[bytes]:
@@ -155,7 +155,8 @@ def only_header(request: Request, name: bytes) -> bytes | None:
     return values[0] if values else None
 
 
-def _response(status: int, body: bytes, headers: Headers) -> Response:
+def raw_answer(status: int, body: bytes, headers: Headers) -> Response:
+    """Return an answer with just these headers, Content-Length included."""
     response = Response(status_code=status)
     response.body = body
     response.raw_headers = headers

@@ -18,16 +18,17 @@ def read_refresh(request: Request, names: Cookies) -> str | None:
     return found[0].decode("latin-1") if found else None
 
 
-def check_origin(request: Request, issuer: str, names: Cookies) -> None:
+def check_origin(request: Request, issuer: str, names: Cookies, *, strict: bool = False) -> None:
     """Raise CsrfRejected for a request that a page of another origin may have made.
 
     `issuer` is the gateway's own public URL: behind something that ends TLS, the scheme that the gateway
-    sees is not the one that the browser saw.
+    sees is not the one that the browser saw. `strict` is for forms of the gateway's own pages: a browser always
+    says where those are from, and that is this origin alone.
     """
     host = (only_header(request, b"host") or b"").decode("latin-1")
     sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
     own = cookies.own_origins(host, schemes(request), issuer)
-    cookies.check_origin(sites, origins, own, strict=False, same_site=names.allow_same_site)
+    cookies.check_origin(sites, origins, own, strict=strict, same_site=names.allow_same_site and not strict)
 
 
 def schemes(request: Request) -> set[str]:

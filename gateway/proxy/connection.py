@@ -19,7 +19,7 @@ import httptools
 from gateway import errors
 from gateway.proxy import refreshing
 from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
-from gateway.proxy.headers import ResponseKinds, dated, without_cookies
+from gateway.proxy.headers import ResponseKinds, dated
 from gateway.proxy.plain import whole_answer
 from gateway.proxy.trailers import Trailers, TwinParser
 from gateway.proxy.tunnel import Tunnel, agreed
@@ -96,10 +96,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.chunked = self.ended = self.rechunk = self.until_close = self.bodyless = self.keep = False
 
     # --- taken and given back ---
-
-    @property
-    def authority(self) -> bytes:
-        return self.pool.authority
 
     def serve(self, exchange: Exchange) -> None:
         """Begin an exchange."""
@@ -226,7 +222,6 @@ class UpstreamConnection(asyncio.Protocol):
         if plain is None:
             return False
         status, lines, at = plain
-        lines = without_cookies(lines, exchange.plane.own_cookies)
         self.in_head, self.keep, self.ended = False, True, True
         if not exchange.responding(status):
             end = b"Connection: close\r\n\r\n"

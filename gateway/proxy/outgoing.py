@@ -53,7 +53,7 @@ def _tail(exchange: Exchange) -> bytes:
         lines = again.lines
     if fields.hop:
         lines = without(lines, nominated(fields.hop) - PROTECTED)
-    host = fields.host or exchange.upstream.authority
+    host = fields.host or exchange.upstream.pool.authority
     tail = b"".join(
         (
             *lines,

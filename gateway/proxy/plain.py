@@ -13,10 +13,11 @@ import re
 _VALUE = rb"[\t -~\x80-\xff]*+\r\n"
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:"
 # Not the first letters of Keep-Alive, Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade; of C only what is neither
-# Connection nor Content-Length, of X only what is neither X-Gateway-Error nor X-Access-Token.
+# Connection nor Content-Length, of S what is not Set-Cookie (it is looked into: it may set one of the gateway's own),
+# of X only what is neither X-Gateway-Error nor X-Access-Token.
 _LINE = (
-    rb"(?:[ABDEFGHIJLMNOQRSVWYZabdefghijlmnoqrsvwyz0-9]|[Cc](?![Oo][Nn])|[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-(?![Ll])"
-    rb"|[Xx]-(?![Gg]|[Aa][Cc][Cc][Ee]))" + _NAME + _VALUE
+    rb"(?:[ABDEFGHIJLMNOQRVWYZabdefghijlmnoqrvwyz0-9]|[Ss](?![Ee][Tt]-)|[Cc](?![Oo][Nn])"
+    rb"|[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-(?![Ll])|[Xx]-(?![Gg]|[Aa][Cc][Cc][Ee]))" + _NAME + _VALUE
 )
 _ANSWER = re.compile(
     rb"HTTP/1\.1 ([2345][0-9][0-9]) %b((?:%b)*+[Cc]ontent-[Ll]ength:[ \t]*+([0-9]{1,18}+)\r\n(?:%b)*+)"

@@ -14,10 +14,11 @@ import httpx
 from starlette.applications import Starlette
 
 from gateway.api import Clients, Services, create_api
+from gateway.attempts import Limits
 from gateway.cookies import Cookies
 from gateway.errors import IdentityUnavailable, MethodNotAllowed, NoRoute
 from gateway.gate import Gate
-from gateway.grants import Grants, Limits
+from gateway.grants import Grants
 from gateway.identity import Identity, Provider, UsersFile
 from gateway.identity.passwords import PasswordPool
 from gateway.sessions.connect import open_client

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.grants import Limits
+from gateway.attempts import Limits
 from tests.api.support import COOKIE, bearer, code, stack
 
 

@@ -10,9 +10,9 @@ from urllib.parse import quote_plus
 import pytest
 
 from gateway.api.clients import Clients
+from gateway.attempts import Limits
 from gateway.errors import InvalidClient, StoreUnavailable
 from gateway.gate import Gate
-from gateway.grants import Limits
 from gateway.sessions.store import SessionStore
 from tests.api.support import ISSUER, SECRET, bearer, code, quick_hash, stack
 

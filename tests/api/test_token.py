@@ -8,8 +8,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from gateway.attempts import Limits
 from gateway.errors import StoreUnavailable
-from gateway.grants import Limits
 from gateway.identity import Identity
 from tests.api.support import COOKIE, ISSUER, POLICY, Rechecked, Stack, bearer, code, stack
 

@@ -95,7 +95,7 @@ def test_a_name_with_two_addresses_is_two_backends() -> None:
         async with listening(ONE, port), listening(TWO, port), grouped(("orders", port), names=names) as group:
             callers = [await asked(group) for _ in range(4)]
             assert Counter(caller.address for caller in callers) == {ONE: 2, TWO: 2}
-            assert {caller.connection.authority for caller in callers} == {b"orders:%d" % port}
+            assert {caller.connection.pool.authority for caller in callers} == {b"orders:%d" % port}
 
     asyncio.run(main())
 
