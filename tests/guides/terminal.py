@@ -3,8 +3,9 @@
     with terminal(swaps) as running:
         running.play(steps("docs/migrate/homemade-jwt.md"))
 
-A block of code whose first line has a `title` is a file; a `bash` block is run, and a `text` block right after it is what
-it prints ("..." is anything; without one it prints nothing). What must not be run has `<!-- not run: ... -->` before it.
+A block of code whose first line has a `title` is a file; a `bash` block is run, and a `text` block right after it is
+what it prints ("..." is anything; without one it prints nothing). What must not be run has `<!-- not run: ... -->`
+before it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def steps(page: str, section: str = "") -> list[Step]:
 
 
 class Terminal:
-    """One bash in a folder of its own, with the interpreter of the tests. `swaps` are texts of pages and what to read for them."""
+    """One bash in a folder of its own, with the interpreter of the tests.
+
+    `swaps` are texts of pages, and what is read for them here.
+    """
 
     def __init__(self, directory: Path, swaps: Mapping[str, str]) -> None:
         self.directory = directory

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import jwt
 import pytest
@@ -35,6 +37,14 @@ def moved() -> Iterator[Terminal]:
         yield running
 
 
+def update(running: Terminal, moved: str) -> None:
+    with (
+        closing(sqlite3.connect(running.directory / "build" / "migration" / "shop.db", timeout=10)) as database,
+        database,
+    ):
+        database.execute(f"UPDATE refresh_tokens SET moved = {moved}")
+
+
 @pytest.mark.timeout(240)
 def test_every_step_of_the_move_prints_what_the_page_says() -> None:
     todo = steps(PAGE)
@@ -54,13 +64,9 @@ def test_a_refresh_token_of_before_makes_a_session_for_a_minute_and_rolled_back_
     assert "access_token" in moved.run(again)
     assert json.loads(moved.run(refreshed)) == {}
     assert "invalid_credentials" in moved.run(again.replace("session:1", "session:2"))
-    moved.run(
-        """python -c "import sqlite3; sqlite3.connect('shop.db').execute('UPDATE refresh_tokens SET moved = moved - 61').connection.commit()" """
-    )
+    update(moved, "moved - 61")
     assert "invalid_credentials" in moved.run(again)
-    moved.run(
-        """python -c "import sqlite3; sqlite3.connect('shop.db').execute('UPDATE refresh_tokens SET moved = NULL').connection.commit()" """
-    )
+    update(moved, "NULL")
     assert "access_token" in moved.run(refreshed)
 
 
