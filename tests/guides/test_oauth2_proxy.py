@@ -1,0 +1,161 @@
+"""docs/migrate/oauth2-proxy.md: both side by side, and a session that moves without a sign-in."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+import requests
+
+from tests.e2e.harness import until
+from tests.guides.backend import mirror
+from tests.guides.provider import API, Provider, provider
+from tests.guides.terminal import Terminal, ports, steps, terminal
+
+PAGE = "docs/migrate/oauth2-proxy.md"
+PORTS = ("8080", "9090", "6380", "4180", "8000", "8082")
+REAL = shutil.which("oauth2-proxy")
+HERE = {"Sec-Fetch-Site": "same-origin"}
+
+
+class Browser(requests.Session):
+    """Keeps cookies and sends them, Secure ones too, as browsers do on a loopback address."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self.origin = origin
+
+    def open(self, path: str, method: str = "GET", **headers: str) -> requests.Response:
+        """Ask, and follow where it leads."""
+        sent = {**headers, "Cookie": "; ".join(f"{each.name}={each.value}" for each in self.cookies)}
+        url = urljoin(self.origin, path)
+        answer = self.request(method, url, headers=sent, timeout=10, allow_redirects=False)
+        return self.open(urljoin(url, answer.headers["Location"])) if answer.is_redirect else answer
+
+    def copy(self) -> Browser:
+        made = Browser(self.origin)
+        made.cookies.update(self.cookies)
+        return made
+
+
+@pytest.fixture(scope="module", params=["stand-in", *(["oauth2-proxy"] if REAL else [])])
+def site(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    """Everything that the page has, with oauth2-proxy itself where the machine has it."""
+    idp: Provider
+    swaps = ports(*PORTS)
+    with provider() as idp, mirror(int(swaps["8082"])):
+        with terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running:
+            running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
+            running.play(steps(PAGE))
+            _begin(running, request.param)
+            for name in ("4180", "8000"):
+                until(lambda port=swaps[name]: _listens(int(port)), f"{name} listens")
+            until(lambda: _passes(running, idp), "tokens are younger than the store")
+            yield running
+
+
+def _begin(running: Terminal, kind: str) -> None:
+    command = "oauth2-proxy" if kind == "oauth2-proxy" else "python -m tests.guides.oauth2_proxy"
+    running.run(f"{command} --config oauth2-proxy.cfg >oauth2-proxy.log 2>&1 &")
+    here = running.directory
+    spools = "".join(f"{name}_temp_path {here}/{name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    (here / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {here}/nginx.pid; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {here}/body; {spools} include {here}/side-by-side.conf; }}\n"
+    )
+    running.run(f"nginx -p {here} -c {here}/nginx.conf -e stderr >nginx.log 2>&1 &")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _passes(running: Terminal, idp: Provider) -> bool:
+    token = idp.signed({"aud": API, "groups": []})
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.get(running.here("http://127.0.0.1:8080/auth/me"), headers=headers, timeout=10).status_code == 200
+
+
+def move(browser: Browser) -> requests.Response:
+    moved = browser.open("/session/move", "POST", **HERE)
+    assert moved.status_code == 200, moved.text
+    return moved
+
+
+@pytest.fixture
+def browser(site: Terminal) -> Browser:
+    """A browser that has signed in at oauth2-proxy."""
+    made = Browser(site.here("http://127.0.0.1:8000"))
+    answer = made.open("/oauth2/start?rd=/api/hello")
+    assert answer.status_code == 200, (answer.url, answer.text, answer.history, site.run("cat *.log"))
+    assert answer.json()["path"] == "/api/hello"
+    return made
+
+
+def test_a_session_moves_without_a_sign_in_and_the_backend_sees_the_same_user(browser: Browser) -> None:
+    names = ("x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username")
+    before = browser.open("/api/hello").json()
+    moved = move(browser)
+    assert not {"access_token", "refresh_token"} & moved.json().keys()
+    assert {"__Host-access", "__Host-refresh"} <= set(browser.cookies.keys())
+    after = browser.open("/api/hello").json()
+    assert after["via"] == "1.1 tokengate"
+    assert "via" not in before
+    assert [after[name] for name in names] == [before[name] for name in names]
+    assert after["x-forwarded-user"] == "u-1"
+
+
+def test_a_sign_out_holds_at_once_for_a_copy_of_the_cookies_too(browser: Browser) -> None:
+    move(browser)
+    thief = browser.copy()
+    assert thief.open("/api/hello").status_code == 200
+    assert browser.open("/auth/logout", "POST", **HERE).status_code == 204
+    refused = thief.open("/api/hello")
+    assert (refused.status_code, refused.headers["X-Gateway-Error"]) == (401, "revoked_token")
+
+
+def test_rolled_back_the_session_of_before_goes_on(browser: Browser) -> None:
+    move(browser)
+    for name in ("__Host-access", "__Host-refresh"):
+        del browser.cookies[name]
+    answer = browser.open("/api/hello")
+    assert (answer.status_code, "via" in answer.json()) == (200, False)
+
+
+def test_nobody_without_a_session_and_no_other_site_moves_one(site: Terminal, browser: Browser) -> None:
+    stranger = Browser(browser.origin)
+    assert stranger.open("/session/move", "POST", **HERE).status_code == 401
+    refused = browser.open("/session/move", "POST", **{"Sec-Fetch-Site": "cross-site"})
+    assert (refused.status_code, refused.json()["error"]) == (403, "csrf_rejected")
+    assert browser.open("/session/move").status_code == 403
+    assert browser.open("/oauth2/auth").status_code == 404
+    assert "__Host-access" not in browser.cookies
+
+
+def test_what_needed_no_session_needs_none(site: Terminal) -> None:
+    stranger = requests.get(site.here("http://127.0.0.1:8080/api/public/x"), timeout=10)
+    assert (stranger.status_code, stranger.json()["path"]) == (200, "/api/public/x")
+
+
+def test_an_operator_ends_every_session_of_a_user_of_the_provider(site: Terminal, browser: Browser) -> None:
+    move(browser)
+    (session,) = (each for each in browser.open("/auth/sessions").json()["sessions"] if each["current"])
+    config = (site.directory / "gateway.toml").read_text()
+    name = re.findall(r'subject_prefix = "(.*)"', config)[0] + "u-1"
+    said = site.run(f"tokengate sessions list '{name}' --config gateway.toml")
+    assert session["id"] in said
+    site.run(f"tokengate sessions revoke --subject '{name}' --config gateway.toml")
+    assert browser.open("/api/hello").status_code == 401
+
+
+def test_the_page_names_what_the_configuration_has() -> None:
+    page = Path(PAGE).read_text()
+    (nginx,) = (step.text for step in steps(PAGE) if step.title == "side-by-side.conf")
+    assert "location = /session/move" in nginx
+    assert page.count('fetch("/session/move", { method: "POST" })') == 1
