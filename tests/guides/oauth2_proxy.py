@@ -1,4 +1,4 @@
-"""python -m tests.guides.oauth2_proxy --config FILE: what docs/migrate/oauth2-proxy.md says of oauth2-proxy, and no more.
+"""python -m tests.guides.oauth2_proxy --config FILE: what docs/migrate/oauth2-proxy.md says of oauth2-proxy, no more.
 
 For machines that have no oauth2-proxy; where there is one, the same tests are run with both. It knows the way to the
 provider and back, the session cookie, /oauth2/auth, and the headers for the upstream.

@@ -1,4 +1,4 @@
-"""An OpenID provider for tests: one user who is always signed in, authorization codes, tokens with a life of ten minutes.
+"""An OpenID provider for tests: one user who is always signed in, authorization codes, tokens of ten minutes.
 
 with provider() as idp:
     idp.name, idp.jwks_url

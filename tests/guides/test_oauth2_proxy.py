@@ -4,88 +4,47 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urljoin
 
 import pytest
 import requests
 
 from tests.e2e.harness import until
 from tests.guides.backend import mirror
+from tests.guides.browser import HERE, Browser, begin_nginx, move, wait_for
 from tests.guides.provider import API, Provider, provider
 from tests.guides.terminal import Terminal, ports, steps, terminal
 
 PAGE = "docs/migrate/oauth2-proxy.md"
 PORTS = ("8080", "9090", "6380", "4180", "8000", "8082")
 REAL = shutil.which("oauth2-proxy")
-HERE = {"Sec-Fetch-Site": "same-origin"}
-
-
-class Browser(requests.Session):
-    """Keeps cookies and sends them, Secure ones too, as browsers do on a loopback address."""
-
-    def __init__(self, origin: str) -> None:
-        super().__init__()
-        self.origin = origin
-
-    def open(self, path: str, method: str = "GET", **headers: str) -> requests.Response:
-        """Ask, and follow where it leads."""
-        sent = {**headers, "Cookie": "; ".join(f"{each.name}={each.value}" for each in self.cookies)}
-        url = urljoin(self.origin, path)
-        answer = self.request(method, url, headers=sent, timeout=10, allow_redirects=False)
-        return self.open(urljoin(url, answer.headers["Location"])) if answer.is_redirect else answer
-
-    def copy(self) -> Browser:
-        made = Browser(self.origin)
-        made.cookies.update(self.cookies)
-        return made
 
 
 @pytest.fixture(scope="module", params=["stand-in", *(["oauth2-proxy"] if REAL else [])])
 def site(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     """Everything that the page has, with oauth2-proxy itself where the machine has it."""
-    idp: Provider
     swaps = ports(*PORTS)
-    with provider() as idp, mirror(int(swaps["8082"])):
-        with terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running:
-            running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
-            running.play(steps(PAGE))
-            _begin(running, request.param)
-            for name in ("4180", "8000"):
-                until(lambda port=swaps[name]: _listens(int(port)), f"{name} listens")
-            until(lambda: _passes(running, idp), "tokens are younger than the store")
-            yield running
-
-
-def _begin(running: Terminal, kind: str) -> None:
-    command = "oauth2-proxy" if kind == "oauth2-proxy" else "python -m tests.guides.oauth2_proxy"
-    running.run(f"{command} --config oauth2-proxy.cfg >oauth2-proxy.log 2>&1 &")
-    here = running.directory
-    spools = "".join(f"{name}_temp_path {here}/{name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
-    (here / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {here}/nginx.pid; events {{}}\n"
-        f"http {{ access_log off; client_body_temp_path {here}/body; {spools} include {here}/side-by-side.conf; }}\n"
-    )
-    running.run(f"nginx -p {here} -c {here}/nginx.conf -e stderr >nginx.log 2>&1 &")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    command = "oauth2-proxy" if request.param == "oauth2-proxy" else "python -m tests.guides.oauth2_proxy"
+    with (
+        provider() as idp,
+        mirror(int(swaps["8082"])),
+        terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running,
+    ):
+        running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
+        running.play(steps(PAGE))
+        running.run(f"{command} --config oauth2-proxy.cfg >oauth2-proxy.log 2>&1 &")
+        begin_nginx(running, "side-by-side.conf")
+        for name in ("4180", "8000"):
+            wait_for(swaps[name])
+        until(lambda: _passes(running, idp), "tokens are younger than the store")
+        yield running
 
 
 def _passes(running: Terminal, idp: Provider) -> bool:
     token = idp.signed({"aud": API, "groups": []})
     headers = {"Authorization": f"Bearer {token}"}
     return requests.get(running.here("http://127.0.0.1:8080/auth/me"), headers=headers, timeout=10).status_code == 200
-
-
-def move(browser: Browser) -> requests.Response:
-    moved = browser.open("/session/move", "POST", **HERE)
-    assert moved.status_code == 200, moved.text
-    return moved
 
 
 @pytest.fixture
