@@ -48,14 +48,20 @@ class Step:
 
 
 def steps(page: str, section: str = "") -> list[Step]:
-    """Return what there is to do on a page, or in one of its sections of level two."""
+    """Return what there is to do on a page, or in one of its sections: what stands before the next heading."""
     text = (ROOT / page).read_text()
     if section:
-        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-        assert text, f"{page} has no section {section}"
-    found = [match for match in _BLOCK.finditer(text) if not match["skip"]]
-    made = [Step(each["kind"], each["title"] or "", each["text"], each["printed"] or "") for each in found]
+        found = re.search(rf"^#+ {re.escape(section)}\n(.*?)(?=^##|\Z)", _hidden(text), re.MULTILINE | re.DOTALL)
+        assert found, f"{page} has no section {section}"
+        text = text[found.start(1) : found.end(1)]
+    blocks = [match for match in _BLOCK.finditer(text) if not match["skip"]]
+    made = [Step(each["kind"], each["title"] or "", each["text"], each["printed"] or "") for each in blocks]
     return [step for step in made if step.title or step.kind in {"bash", "sh"}]
+
+
+def _hidden(text: str) -> str:
+    """Return a page in which no line of code looks like a heading."""
+    return re.sub(r"^```.*?^```", lambda found: found[0].replace("#", "-"), text, flags=re.MULTILINE | re.DOTALL)
 
 
 class Terminal:
