@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 import requests
 
 from tests.e2e.harness import until
-from tests.guides.terminal import Terminal
+from tests.guides.terminal import Terminal, need
 
 HERE = {"Sec-Fetch-Site": "same-origin"}
 
@@ -42,6 +42,7 @@ def move(browser: Browser) -> requests.Response:
 
 def begin_nginx(running: Terminal, config: str) -> None:
     """Start nginx with a page's configuration in its http section, as distributions include it."""
+    need("nginx")
     here = running.directory
     spools = "".join(f"{name}_temp_path {here}/{name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
     (here / "nginx.conf").write_text(

@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.redis_server import find_redis_server, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +152,14 @@ class Terminal:
             (self._bin / name).chmod(0o755)
 
 
+def need(*programs: str) -> None:
+    """Skip the test on a machine that lacks one of these; .ci/run has them, and fails where anything is skipped."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if missing or find_redis_server() is None:
+        pytest.skip(f"needs {', '.join(missing) or 'redis-server'}")
+
+
 def ports(*names: str) -> dict[str, str]:
     """Return a free port for each port of a page."""
     return {name: str(free_port()) for name in names}
@@ -158,6 +168,7 @@ def ports(*names: str) -> dict[str, str]:
 @contextmanager
 def terminal(swaps: Mapping[str, str]) -> Iterator[Terminal]:
     """Run a bash until the with block ends."""
+    need("bash", "curl")
     with tempfile.TemporaryDirectory(prefix="tg-guide-", ignore_cleanup_errors=True) as directory:
         made = Terminal(Path(directory), swaps)
         try:

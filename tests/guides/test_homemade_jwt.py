@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.guides.terminal import ROOT, Terminal, ports, steps, terminal
+from tests.guides.terminal import ROOT, Terminal, need, ports, steps, terminal
 
 PAGE = "docs/migrate/homemade-jwt.md"
 PORTS = ("8080", "9090", "6380", "8000")
@@ -72,6 +71,7 @@ def test_a_refresh_token_of_before_makes_a_session_for_a_minute_and_rolled_back_
 
 @pytest.mark.timeout(240)
 def test_a_page_with_the_javascript_client_takes_the_session_of_before_along_once(moved: Terminal) -> None:
+    need("node")
     (module,) = (step for step in steps(PAGE) if step.title == "session.js")
     url = moved.here("http://127.0.0.1:8080")
     code = module.text.replace('"tokengate"', json.dumps(CLIENT.as_uri()))
@@ -87,9 +87,7 @@ console.log(JSON.stringify([await begin(), await orders(), kept.size, await begi
 await client.logout();
 console.log(JSON.stringify([await begin(), await orders()]));
 """)
-    node = shutil.which("node")
-    assert node is not None
-    command = [node, str(moved.directory / "page.mjs")]
+    command = ["node", str(moved.directory / "page.mjs")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     assert ran.stdout == "[true,200,0,true]\n[false,401]\n", ran.stderr
 
