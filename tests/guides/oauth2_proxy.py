@@ -1,7 +1,7 @@
-"""python -m tests.guides.oauth2_proxy --config FILE: what docs/migrate/oauth2-proxy.md says of oauth2-proxy, no more.
+"""python -m tests.guides.oauth2_proxy --config FILE --cookie-refresh 1s: what docs/migrate/oauth2-proxy.md says of it.
 
 For machines that have no oauth2-proxy; where there is one, the same tests are run with both. It knows the way to the
-provider and back, the session cookie, /oauth2/auth, and the headers for the upstream.
+provider and back, the session cookie, /oauth2/auth, the headers for the upstream, and when to ask for fresh tokens.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import secrets
 import sys
+import time
 import tomllib
 from http import cookies
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,10 +24,11 @@ Headers = dict[str, str]
 
 
 class Proxy(ThreadingHTTPServer):
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], refresh: float) -> None:
         host, _, port = config["http_address"].partition(":")
         super().__init__((host, int(port)), _Handler)
         self.config = config
+        self.refresh = refresh  # seconds
         self.sessions: dict[str, dict[str, Any]] = {}
         self.began: dict[str, str] = {}  # state -> where to go back to
         self.discovery = _fetched(f"{config['oidc_issuer_url']}/.well-known/openid-configuration")
@@ -40,13 +42,22 @@ class Proxy(ThreadingHTTPServer):
     def callback(self, code: str, state: str) -> tuple[str, str]:
         """Return where to go back to, and the new session's cookie."""
         back = self.began.pop(state)
-        form = urlencode({"grant_type": "authorization_code", "code": code}).encode()
-        tokens = _fetched(self.discovery["token_endpoint"], form)
+        tokens = self._tokens({"grant_type": "authorization_code", "code": code})
         payload = tokens["id_token"].split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         ticket = secrets.token_hex(16)
-        self.sessions[ticket] = {"access_token": tokens["access_token"], **claims}
+        self.sessions[ticket] = {**claims, **tokens, "since": time.monotonic()}
         return back, ticket
+
+    def session(self, ticket: str) -> dict[str, Any] | None:
+        session = self.sessions.get(ticket)
+        if session is not None and time.monotonic() - session["since"] > self.refresh:
+            tokens = self._tokens({"grant_type": "refresh_token", "refresh_token": session["refresh_token"]})
+            session |= {**tokens, "since": time.monotonic()}
+        return session
+
+    def _tokens(self, form: dict[str, str]) -> dict[str, Any]:
+        return _fetched(self.discovery["token_endpoint"], urlencode(form).encode())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         given = cookies.SimpleCookie(self.headers.get("Cookie", ""))
-        session = self.server.sessions.get(given[COOKIE].value) if COOKIE in given else None
+        session = self.server.session(given[COOKIE].value) if COOKIE in given else None
         if path == "/oauth2/start":
             self._reply(302, {"Location": self.server.start(query.get("rd", ["/"])[0])})
         elif path == "/oauth2/callback":
@@ -106,4 +117,4 @@ def _fetched(url: str, form: bytes | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    Proxy(tomllib.loads(Path(sys.argv[2]).read_text())).serve_forever()
+    Proxy(tomllib.loads(Path(sys.argv[2]).read_text()), float(sys.argv[4].removesuffix("s"))).serve_forever()

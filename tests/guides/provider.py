@@ -23,7 +23,10 @@ CLIENT, API = "shop", "shop-api"
 
 
 class Provider(ThreadingHTTPServer):
-    """`codes` holds, for each authorization code that was given out, the nonce of its request."""
+    """`codes` holds, for each authorization code that was given out, the nonce of its request.
+
+    While it is `stale`, access tokens have expired when they come; those of a refresh are good.
+    """
 
     daemon_threads = True
 
@@ -31,6 +34,7 @@ class Provider(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.key = new_key("RS256", "idp-1")
         self.codes: dict[str, str] = {}
+        self.stale = False
 
     @property
     def origin(self) -> str:
@@ -56,12 +60,15 @@ class Provider(ThreadingHTTPServer):
             "id_token_signing_alg_values_supported": ["RS256"],
         }
 
-    def tokens(self, code: str) -> dict[str, Any]:
-        nonce = self.codes.pop(code)
+    def tokens(self, form: dict[str, list[str]]) -> dict[str, Any]:
+        refreshed = form["grant_type"] == ["refresh_token"]
+        nonce = "" if refreshed else self.codes.pop(form["code"][0])
+        past = {"iat": int(time.time()) - 660, "exp": int(time.time()) - 60} if self.stale and not refreshed else {}
         told = {"email": "alice@example.com", "email_verified": True, "groups": ["user"], "preferred_username": "alice"}
         return {
-            "access_token": self.signed({"aud": API, "user": "u-1", **told}),
+            "access_token": self.signed({"aud": API, "user": "u-1", **told, **past}),
             "id_token": self.signed({"aud": CLIENT, "nonce": nonce, **told}),
+            "refresh_token": secrets.token_hex(8),
             "token_type": "Bearer",
             "expires_in": 600,
         }
@@ -96,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self._reply(self.server.tokens(form["code"][0]))
+        self._reply(self.server.tokens(form))
 
     def _reply(self, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,19 +22,25 @@ PORTS = ("8080", "9090", "6380", "4180", "8000", "8082")
 REAL = shutil.which("oauth2-proxy")
 
 
+@pytest.fixture(scope="module")
+def idp() -> Iterator[Provider]:
+    with provider() as made:
+        yield made
+
+
 @pytest.fixture(scope="module", params=["stand-in", *(["oauth2-proxy"] if REAL else [])])
-def site(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+def site(request: pytest.FixtureRequest, idp: Provider) -> Iterator[Terminal]:
     """Everything that the page has, with oauth2-proxy itself where the machine has it."""
     swaps = ports(*PORTS)
     command = "oauth2-proxy" if request.param == "oauth2-proxy" else "python -m tests.guides.oauth2_proxy"
     with (
-        provider() as idp,
         mirror(int(swaps["8082"])),
         terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running,
     ):
         running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
         running.play(steps(PAGE))
-        running.run(f"{command} --config oauth2-proxy.cfg >oauth2-proxy.log 2>&1 &")
+        # the minutes of the page are a second here
+        running.run(f"{command} --config oauth2-proxy.cfg --cookie-refresh 1s >oauth2-proxy.log 2>&1 &")
         begin_nginx(running, "side-by-side.conf")
         for name in ("4180", "8000"):
             wait_for(swaps[name])
@@ -77,6 +84,18 @@ def test_a_sign_out_holds_at_once_for_a_copy_of_the_cookies_too(browser: Browser
     assert browser.open("/auth/logout", "POST", **HERE).status_code == 204
     refused = thief.open("/api/hello")
     assert (refused.status_code, refused.headers["X-Gateway-Error"]) == (401, "revoked_token")
+
+
+def test_a_session_whose_provider_token_has_expired_moves_with_a_fresh_one(
+    site: Terminal, idp: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idp, "stale", True)
+    browser = Browser(site.here("http://127.0.0.1:8000"))
+    begun = time.monotonic()
+    assert browser.open("/oauth2/start?rd=/api/hello").status_code == 200
+    until(lambda: time.monotonic() - begun > 2, "the session of oauth2-proxy is older than its cookie_refresh")
+    move(browser)
+    assert browser.open("/api/hello").json()["via"] == "1.1 tokengate"
 
 
 def test_rolled_back_the_session_of_before_goes_on(browser: Browser) -> None:
