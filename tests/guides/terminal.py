@@ -1,11 +1,11 @@
 """The pages of docs/ that are told as steps, done as they say: files written, commands run by one bash.
 
     with terminal(swaps) as running:
-        running.play(steps("docs/migrate/homemade-jwt.md"))
+        running.play(commands("docs/migrate/homemade-jwt.md"))
 
-A block of code whose first line has a `title` is a file; a `bash` block is run, and a `text` block right after it is
-what it prints ("..." is anything; without one it prints nothing). What must not be run has `<!-- not run: ... -->`
-before it.
+A block of code with `<!-- file: NAME -->` on the line before it is a file; a `bash` block is run, and a `text` block
+right after it is what it prints ("..." is anything; without one it prints nothing). What must not be run has
+`<!-- not run: ... -->` on the line before it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import pytest
 from tests.redis_server import find_redis_server, free_port
 
 ROOT = Path(__file__).parents[2]
-_SECONDS = 50.0  # for one block
+_SECONDS = 100.0  # for one block
 _END = "-- end of the block --"
 _BLOCK = re.compile(
-    r'(?P<skip><!-- not run: .+ -->\n)?^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```'
+    r"(?:<!-- (?P<note>not run|file): (?P<said>[^\n]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```"
     r"(?:\n\n```text\n(?P<printed>.*?)^```)?",
     re.MULTILINE | re.DOTALL,
 )
@@ -56,9 +56,17 @@ def steps(page: str, section: str = "") -> list[Step]:
         found = re.search(rf"^#+ {re.escape(section)}\n(.*?)(?=^##|\Z)", _hidden(text), re.MULTILINE | re.DOTALL)
         assert found, f"{page} has no section {section}"
         text = text[found.start(1) : found.end(1)]
-    blocks = [match for match in _BLOCK.finditer(text) if not match["skip"]]
-    made = [Step(each["kind"], each["title"] or "", each["text"], each["printed"] or "") for each in blocks]
+    made = [_step(match) for match in _BLOCK.finditer(text) if match["note"] != "not run"]
     return [step for step in made if step.title or step.kind in {"bash", "sh"}]
+
+
+def commands(page: str) -> list[Step]:
+    """The same for a whole page, by the name that tests/docs looks for to see that a page is run."""
+    return steps(page)
+
+
+def _step(match: re.Match[str]) -> Step:
+    return Step(match["kind"], match["said"] if match["note"] else "", match["text"], match["printed"] or "")
 
 
 def _hidden(text: str) -> str:

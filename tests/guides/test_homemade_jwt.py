@@ -13,7 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.guides.terminal import ROOT, Terminal, need, ports, steps, terminal
+from tests.guides.terminal import ROOT, Terminal, commands, need, ports, steps, terminal
+
+pytestmark = pytest.mark.timeout(240)  # pages start several servers, on a machine that may be busy
 
 PAGE = "docs/migrate/homemade-jwt.md"
 PORTS = ("8080", "9090", "6380", "8000")
@@ -44,16 +46,14 @@ def update(running: Terminal, moved: str) -> None:
         database.execute(f"UPDATE refresh_tokens SET moved = {moved}")
 
 
-@pytest.mark.timeout(240)
 def test_every_step_of_the_move_prints_what_the_page_says() -> None:
-    todo = steps(PAGE)
+    todo = commands("docs/migrate/homemade-jwt.md")
     assert sum(bool(step.printed) for step in todo) >= 7
     with terminal(ports(*PORTS)) as running:
         running.play(todo)
         assert running.run("jobs -p") == ""
 
 
-@pytest.mark.timeout(240)
 def test_a_refresh_token_of_before_makes_a_session_for_a_minute_and_rolled_back_it_is_as_it_was(
     moved: Terminal,
 ) -> None:
@@ -69,7 +69,6 @@ def test_a_refresh_token_of_before_makes_a_session_for_a_minute_and_rolled_back_
     assert "access_token" in moved.run(refreshed)
 
 
-@pytest.mark.timeout(240)
 def test_a_page_with_the_javascript_client_takes_the_session_of_before_along_once(moved: Terminal) -> None:
     need("node")
     (module,) = (step for step in steps(PAGE) if step.title == "session.js")
@@ -92,7 +91,6 @@ console.log(JSON.stringify([await begin(), await orders()]));
     assert ran.stdout == "[true,200,0,true]\n[false,401]\n", ran.stderr
 
 
-@pytest.mark.timeout(240)
 def test_with_the_old_rs256_key_the_gateways_tokens_verify_where_that_key_is_known(moved: Terminal) -> None:
     key = rsa.generate_private_key(65537, 2048)
     keys = moved.directory / "build" / "migration" / "keys"

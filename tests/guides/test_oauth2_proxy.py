@@ -15,7 +15,9 @@ from tests.e2e.harness import until
 from tests.guides.backend import mirror
 from tests.guides.browser import HERE, Browser, begin_nginx, move, wait_for
 from tests.guides.provider import API, Provider, provider
-from tests.guides.terminal import Terminal, ports, steps, terminal
+from tests.guides.terminal import Terminal, commands, ports, steps, terminal
+
+pytestmark = pytest.mark.timeout(240)  # pages start several servers, on a machine that may be busy
 
 PAGE = "docs/migrate/oauth2-proxy.md"
 PORTS = ("8080", "9090", "6380", "4180", "8000", "8082")
@@ -38,7 +40,7 @@ def site(request: pytest.FixtureRequest, idp: Provider) -> Iterator[Terminal]:
         terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running,
     ):
         running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
-        running.play(steps(PAGE))
+        running.play(commands("docs/migrate/oauth2-proxy.md"))
         # the minutes of the page are a second here
         running.run(f"{command} --config oauth2-proxy.cfg --cookie-refresh 1s >oauth2-proxy.log 2>&1 &")
         begin_nginx(running, "side-by-side.conf")

@@ -10,8 +10,10 @@ import requests
 from tests.e2e.harness import until
 from tests.guides.browser import HERE, Browser, begin_nginx, move, wait_for
 from tests.guides.supertokens import ISSUER, SuperTokens, supertokens
-from tests.guides.terminal import Terminal, ports, steps, terminal
+from tests.guides.terminal import Terminal, commands, ports, terminal
 from tests.tokens.support import ABSENT
+
+pytestmark = pytest.mark.timeout(240)  # pages start several servers, on a machine that may be busy
 
 PAGE = "docs/migrate/supertokens.md"
 PORTS = ("8080", "9090", "6380", "8000", "8001")
@@ -30,7 +32,7 @@ def site(core: SuperTokens) -> Iterator[Terminal]:
     with terminal(swaps) as running:
         running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
         running.run(f"export TOKENGATE_MANAGEMENT__ADMIN_TOKEN={ADMIN_TOKEN}")
-        running.play(steps(PAGE))
+        running.play(commands("docs/migrate/supertokens.md"))
         begin_nginx(running, "side-by-side.conf")
         for name in ("8000", "8001"):
             wait_for(swaps[name])
