@@ -73,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/oauth2/callback":
             back, ticket = self.server.callback(query["code"][0], query["state"][0])
             self._reply(302, {"Location": back, "Set-Cookie": f"{COOKIE}={ticket}; Path=/; HttpOnly; Secure"})
+        elif path == "/oauth2/sign_out":
+            self.server.sessions.pop(given[COOKIE].value, None)
+            self._reply(302, {"Location": "/", "Set-Cookie": f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; Secure"})
         elif session is None:
             self._reply(401 if path == "/oauth2/auth" else 403, {})
         elif path == "/oauth2/auth":

@@ -12,10 +12,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.guides.backend import Mirror, Server
 from tests.issuer import new_key
 from tests.tokens.support import ABSENT, as_json, b64
 
@@ -23,10 +23,8 @@ LIFE = 3600  # seconds, the core's default
 ISSUER = "https://api.example.com/auth"
 
 
-class SuperTokens(ThreadingHTTPServer):
+class SuperTokens(Server):
     """One user. Dynamic keys have a kid that begins with `d-`, static ones with `s-`."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -73,27 +71,13 @@ class SuperTokens(ThreadingHTTPServer):
         return None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Mirror):
     server: SuperTokens
 
-    def do_GET(self) -> None:
+    def answer(self, read: bytes) -> str | dict[str, Any] | None:
         address = urlsplit(self.path)
-        read = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         question = json.loads(read) if read and self.headers["Content-Type"] == "application/json" else {}
-        told = self.server.core(address.path, question, parse_qs(address.query))
-        mirrored = {name.lower(): value for name, value in self.headers.items()}
-        body = json.dumps({"path": self.path, **mirrored} if told is None else told).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815  # the name is http.server's
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-        """Say nothing."""
+        return super().answer(read) or self.server.core(address.path, question, parse_qs(address.query))
 
 
 @contextmanager

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.e2e.harness import until
-from tests.guides.backend import mirror
-from tests.guides.browser import HERE, Browser, begin_nginx, move, wait_for
-from tests.guides.provider import API, Provider, provider
-from tests.guides.terminal import Terminal, commands, ports, steps, terminal
+from tests.guides.browser import HERE, Browser, move
+from tests.guides.provider import Provider, provider
+from tests.guides.sites import KINDS, oauth2_proxy_site
+from tests.guides.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(240)  # pages start several servers, on a machine that may be busy
 
 PAGE = "docs/migrate/oauth2-proxy.md"
-PORTS = ("8080", "9090", "6380", "4180", "8000", "8082")
-REAL = shutil.which("oauth2-proxy")
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +26,11 @@ def idp() -> Iterator[Provider]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["stand-in", *(["oauth2-proxy"] if REAL else [])])
+@pytest.fixture(scope="module", params=KINDS)
 def site(request: pytest.FixtureRequest, idp: Provider) -> Iterator[Terminal]:
     """Everything that the page has, with oauth2-proxy itself where the machine has it."""
-    swaps = ports(*PORTS)
-    command = "oauth2-proxy" if request.param == "oauth2-proxy" else "python -m tests.guides.oauth2_proxy"
-    with (
-        mirror(int(swaps["8082"])),
-        terminal({**swaps, "https://idp.example.com/realms/main": idp.name}) as running,
-    ):
-        running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
-        running.play(commands("docs/migrate/oauth2-proxy.md"))
-        # the minutes of the page are a second here
-        running.run(f"{command} --config oauth2-proxy.cfg --cookie-refresh 1s >oauth2-proxy.log 2>&1 &")
-        begin_nginx(running, "side-by-side.conf")
-        for name in ("4180", "8000"):
-            wait_for(swaps[name])
-        until(lambda: _passes(running, idp), "tokens are younger than the store")
+    with oauth2_proxy_site(idp, request.param) as running:
         yield running
-
-
-def _passes(running: Terminal, idp: Provider) -> bool:
-    token = idp.signed({"aud": API, "groups": []})
-    headers = {"Authorization": f"Bearer {token}"}
-    return requests.get(running.here("http://127.0.0.1:8080/auth/me"), headers=headers, timeout=10).status_code == 200
 
 
 @pytest.fixture
@@ -100,6 +77,16 @@ def test_a_session_whose_provider_token_has_expired_moves_with_a_fresh_one(
     assert browser.open("/api/hello").json()["via"] == "1.1 tokengate"
 
 
+def test_a_session_that_ended_here_comes_back_by_the_old_one_until_that_is_ended_too(browser: Browser) -> None:
+    move(browser)
+    assert browser.open("/auth/logout", "POST", **HERE).status_code == 204
+    move(browser)
+    old = browser.copy()
+    browser.open("/oauth2/sign_out")
+    for each in (browser, old):
+        assert each.open("/session/move", "POST", **HERE).status_code == 401
+
+
 def test_rolled_back_the_session_of_before_goes_on(browser: Browser) -> None:
     move(browser)
     for name in ("__Host-access", "__Host-refresh"):
@@ -132,10 +119,3 @@ def test_an_operator_ends_every_session_of_a_user_of_the_provider(site: Terminal
     assert session["id"] in said
     site.run(f"tokengate sessions revoke --subject '{name}' --config gateway.toml")
     assert browser.open("/api/hello").status_code == 401
-
-
-def test_the_page_names_what_the_configuration_has() -> None:
-    page = Path(PAGE).read_text()
-    (nginx,) = (step.text for step in steps(PAGE) if step.title == "side-by-side.conf")
-    assert "location = /session/move" in nginx
-    assert page.count('fetch("/session/move", { method: "POST" })') == 1

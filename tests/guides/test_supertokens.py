@@ -8,16 +8,15 @@ import pytest
 import requests
 
 from tests.e2e.harness import until
-from tests.guides.browser import HERE, Browser, begin_nginx, move, wait_for
+from tests.guides.browser import HERE, Browser, move
+from tests.guides.sites import ADMIN_TOKEN, ask, passes, supertokens_site
 from tests.guides.supertokens import ISSUER, SuperTokens, supertokens
-from tests.guides.terminal import Terminal, commands, ports, terminal
+from tests.guides.terminal import Terminal
 from tests.tokens.support import ABSENT
 
 pytestmark = pytest.mark.timeout(240)  # pages start several servers, on a machine that may be busy
 
 PAGE = "docs/migrate/supertokens.md"
-PORTS = ("8080", "9090", "6380", "8000", "8001")
-ADMIN_TOKEN = "admin-token-of-the-tests"
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +27,8 @@ def core() -> Iterator[SuperTokens]:
 
 @pytest.fixture(scope="module")
 def site(core: SuperTokens) -> Iterator[Terminal]:
-    swaps = {**ports(*PORTS), "3001": str(core.server_port), "3567": str(core.server_port)}
-    with terminal(swaps) as running:
-        running.run("redis-server --port 6380 --save '' --bind 127.0.0.1 >redis.log 2>&1 &")
-        running.run(f"export TOKENGATE_MANAGEMENT__ADMIN_TOKEN={ADMIN_TOKEN}")
-        running.play(commands("docs/migrate/supertokens.md"))
-        begin_nginx(running, "side-by-side.conf")
-        for name in ("8000", "8001"):
-            wait_for(swaps[name])
-        until(lambda: _passes(running, core), "tokens are younger than the store")
+    with supertokens_site(core) as running:
         yield running
-
-
-def _passes(running: Terminal, core: SuperTokens) -> bool:
-    return ask(running, "/auth/me", core.token()).status_code == 200
-
-
-def ask(running: Terminal, path: str, token: str, method: str = "GET") -> requests.Response:
-    """Ask the gateway itself."""
-    headers = {"Authorization": f"Bearer {token}"}
-    return requests.request(method, running.here("http://127.0.0.1:8080") + path, headers=headers, timeout=10)
 
 
 @pytest.fixture
@@ -123,7 +104,7 @@ def test_every_session_of_a_user_ends_by_the_two_questions_that_the_page_names(
     assert requests.delete(admin, params={"issuer": ISSUER}, headers=headers, timeout=10).status_code == 204
     assert browser.open("/api/hello").headers["X-Gateway-Error"] == "revoked_token"
     assert ask(site, "/api/hello", stale).status_code == 401
-    until(lambda: _passes(site, core), "the second of the sign-out has passed")
+    until(lambda: passes(site, core.token()), "the second of the sign-out has passed")
 
 
 def test_a_token_that_was_revoked_here_does_not_move(site: Terminal, browser: Browser) -> None:
