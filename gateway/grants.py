@@ -175,8 +175,9 @@ class Grants:
         try:
             rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
         except Unconfirmed as error:  # asked again, it will be an unknown session: the cause is told now or never
-            self._tell(presented.session_id, error.done, ip, request_id)
+            self._tell(presented.session_id, _with_cause(error.done, presented), ip, request_id)
             raise
+        rotation = _with_cause(rotation, presented)
         self._tell(presented.session_id, rotation, ip, request_id)
         if rotation.outcome not in _SERVED or rotation.session is None:
             raise InvalidGrant(rotation.outcome.value)
@@ -324,8 +325,8 @@ class Grants:
     def _read(self, refresh_token: str | bytes) -> RefreshToken:
         try:
             return self._refresh_tokens.read(refresh_token, self._clock())
-        except InvalidGrant as error:
-            self._telemetry.refreshed("expired" if error.reason == "expired" else "unknown")
+        except InvalidGrant:
+            self._telemetry.refreshed(Outcome.UNKNOWN.value)
             raise
 
     async def _recheck_user(self, presented: RefreshToken, ip: str, request_id: str) -> NewIdentity | None:
@@ -336,8 +337,9 @@ class Grants:
         session = await self._store.get(presented.session_id)
         if session is None:
             await self._store.end(presented.session_id)  # it may have ended a moment ago, with too few replicas
-            self._telemetry.refreshed(Outcome.UNKNOWN.value)
-            raise InvalidGrant("unknown")
+            outcome = _with_cause(Rotation(Outcome.UNKNOWN, None), presented).outcome.value
+            self._telemetry.refreshed(outcome)
+            raise InvalidGrant(outcome)
         if self._namespace(session.subject) is not None:
             return None
         identity = await self._provider.recheck(session.subject, session.id)
@@ -377,6 +379,13 @@ class Grants:
             scope=session.scope,
             outcome=outcome,
         )
+
+
+def _with_cause(rotation: Rotation, presented: RefreshToken) -> Rotation:
+    """Say "expired" of a session that is not there and whose token has expired: the store keeps nothing past its end."""
+    if rotation.outcome is Outcome.UNKNOWN and presented.expired:
+        return Rotation(Outcome.EXPIRED, None)
+    return rotation
 
 
 def _changed(known: str, told: str) -> bool:

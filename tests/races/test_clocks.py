@@ -53,8 +53,12 @@ def _shifted(library: Path, seconds: int) -> dict[str, str]:
 
 
 def _sections(offset: int) -> dict[str, dict[str, str]]:
-    """The grace is the presenting replica's; the one that is behind has none, so that its clock would prolong it."""
-    return {"tokens": {"refresh_ttl": f"{REFRESH_TTL}s", "refresh_grace": "0s" if offset == -HOUR else "60s"}}
+    """The grace is the presenting replica's; the one that is behind has none, so that its clock would prolong it.
+
+    Refresh tokens are JWTs, which name their end: by the clock that is ahead they have expired when they are minted.
+    """
+    grace = "0s" if offset == -HOUR else "60s"
+    return {"tokens": {"refresh_ttl": f"{REFRESH_TTL}s", "refresh_grace": grace, "refresh_format": "jwt"}}
 
 
 def get(cluster: Cluster, replica: int, access: str, path: str = "") -> Answer:
