@@ -42,6 +42,7 @@ from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.clocks import Clocks
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
@@ -90,6 +91,7 @@ class Worker:
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
             observe=self.telemetry.check_batch,
         )
+        self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
         self.store = open_store(settings, client, self.telemetry.store, self.epochs)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
@@ -135,6 +137,7 @@ class Worker:
         """
         self.epochs.start()
         self.liveness.start()
+        self.clocks.start()
         self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -146,6 +149,7 @@ class Worker:
         self.plane.wheel.stop()
         self.plane.streams.stop()
         await self.issuer_keys.close()
+        await self.clocks.close()
         await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
@@ -155,7 +159,12 @@ class Worker:
 
     def failing(self) -> list[str]:
         """Name what keeps this replica from serving (readyz)."""
-        checks = {"listening": self.listening, "redis": self.liveness.up, "draining": not self.plane.draining}
+        checks = {
+            "listening": self.listening,
+            "redis": self.liveness.up,
+            "clock": self.clocks.agree,
+            "draining": not self.plane.draining,
+        }
         return [name for name, passed in checks.items() if not passed]
 
     async def reload_keys(self) -> Mapping[str, Any]:
@@ -188,12 +197,14 @@ class Worker:
     async def _flush(self) -> None:
         was_up = True
         while True:
+            self.telemetry.store_up(self.liveness.up)
+            self.telemetry.flush()
+            await asyncio.sleep(FLUSH_SECONDS)  # at the start it takes a moment until Redis can have answered
             if self.liveness.up != was_up:
                 was_up = self.liveness.up
                 _LOG.warning("Redis answers again" if was_up else "Redis does not answer")
-            self.telemetry.store_up(was_up)
-            self.telemetry.flush()
-            await asyncio.sleep(FLUSH_SECONDS)
+                if was_up:
+                    self.clocks.hurry()
 
     def _rolled_back(self, partition: str) -> None:
         audit("store_rolled_back", partition=partition)

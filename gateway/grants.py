@@ -382,7 +382,7 @@ class Grants:
 
 
 def _with_cause(rotation: Rotation, presented: RefreshToken) -> Rotation:
-    """Say "expired" of a session that is not there and whose token has expired: the store keeps nothing past its end."""
+    """Say "expired" of a session that is not there and whose token has expired: past its end the store has nothing."""
     if rotation.outcome is Outcome.UNKNOWN and presented.expired:
         return Rotation(Outcome.EXPIRED, None)
     return rotation

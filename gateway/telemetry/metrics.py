@@ -105,6 +105,10 @@ class Telemetry:
     def store_up(self, up: bool) -> None:
         self._counted.gauges[series.STORE_UP][()] = 1.0 if up else 0.0
 
+    def clock_skew(self, seconds: float) -> None:
+        """The clock of this worker was compared with Redis'; `seconds` is by how many it is ahead."""
+        self._counted.gauges[series.CLOCK_SKEW][()] = seconds
+
     def store_rolled_back(self) -> None:
         self._counted.count(series.STORE_ROLLBACKS, ())
 
