@@ -92,7 +92,7 @@ class Worker:
             observe=self.telemetry.check_batch,
         )
         self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
-        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs, self.liveness.is_down)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)

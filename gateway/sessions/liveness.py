@@ -37,6 +37,7 @@ class AnyWire(Protocol):
     def up(self) -> bool: ...
     def start(self) -> None: ...
     def send(self, batch: Batch) -> None: ...
+    def is_down(self, digit: str) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -85,6 +86,13 @@ class Liveness:
     def up(self) -> bool:
         """Whether a connection to Redis stands; on a cluster, to one of the masters at least."""
         return self._wire.up
+
+    def is_down(self, digit: str) -> bool:
+        """Whether Redis is known not to answer for a partition: the last try to connect to its server failed.
+
+        False while nobody knows, as long as the first try lasts or the one after a loss.
+        """
+        return self._wire.is_down(digit)
 
     def start(self) -> None:
         """Begin to connect; called on the running loop, before the first ask. It keeps trying by itself."""
