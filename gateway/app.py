@@ -89,6 +89,7 @@ class Worker:
             redis.timeout,
             self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
+            lead=2 * tokens.leeway,  # of an issuer's clock to that of a replica, and of that to Redis'
             observe=self.telemetry.check_batch,
         )
         self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)

@@ -46,8 +46,9 @@ class Liveness:
 
     `timeout` bounds each answer, in seconds. `epochs` is what the process knows of them; it asks the same Redis.
     `grace` is for how many seconds after its last passed check a token still passes while Redis cannot answer
-    (0 = not at all). `observe` is told the size and the seconds of each batch. Raises ValueError for a URL or
-    prefix that is malformed.
+    (0 = not at all). `lead` is by how many seconds the clock of another issuer, whose tokens are accepted, may be ahead
+    of Redis'. `observe` is told the size and the seconds of each batch. Raises ValueError for a URL or prefix that is
+    malformed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Liveness:
         epochs: Epochs,
         *,
         grace: float = 0.0,
+        lead: float = 0.0,
         observe: Observe | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -66,6 +68,7 @@ class Liveness:
         self._names = Keyspace(prefix)
         self._timeout = timeout
         self._grace = grace
+        self._lead = math.ceil(lead)
         self._observe = observe
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -117,14 +120,13 @@ class Liveness:
     def foreign_keys(self, subject_id: str, token_id: str, issued_at: int) -> LiveKeys:
         """Return what `ask` takes for a token of another issuer: what it and its subject are called here (they begin
         with `~`), and its `iat` in Unix seconds. It passes where neither the token nor the subject was revoked."""
-        names = self._names
-        subject, token = names.digit(subject_id), names.digit(token_id)
-        by_subject = LiveKeys(
-            int(subject, 16), names.not_before(subject_id), names.epoch(subject), Kind.SUBJECT, issued_at
-        )
-        return LiveKeys(
-            int(token, 16), names.revoked(token_id), names.epoch(token), Kind.TOKEN, issued_at, also=by_subject
-        )
+        subject, token = self._names.digit(subject_id), self._names.digit(token_id)
+        not_before, revoked = self._names.not_before(subject_id), self._names.revoked(token_id)
+        by_subject = self._in_epoch(subject, not_before, Kind.SUBJECT, issued_at)
+        return self._in_epoch(token, revoked, Kind.TOKEN, issued_at, by_subject)
+
+    def _in_epoch(self, digit: str, key: bytes, kind: Kind, issued_at: int, also: LiveKeys | None = None) -> LiveKeys:
+        return LiveKeys(int(digit, 16), key, self._names.epoch(digit), kind, issued_at, also, self._lead)
 
     def epoch(self, partition: int) -> EpochKeys:
         """Return what `ask` takes for the epoch of a partition, which changes when anything is ended in it."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 _NULL = b"$-1\r\n"
@@ -69,10 +69,11 @@ class LiveKeys:
 
     `passed_at` is the loop's time of the last live check that passed it; -inf after one that did not. `usual`
     is the piece of a reply that last passed it, under the epoch `born`: the next is compared before it is read.
-    `also` is a second ask that must pass too.
+    `also` is a second ask that must pass too. `issued_at` is that of another issuer's token, and `lead` by how many
+    seconds the clock that dated it may be ahead of Redis'.
     """
 
-    __slots__ = ("also", "born", "issued_at", "kind", "partition", "passed_at", "usual", "wire")
+    __slots__ = ("also", "born", "issued_at", "kind", "lead", "partition", "passed_at", "usual", "wire")
 
     def __init__(
         self,
@@ -82,11 +83,13 @@ class LiveKeys:
         kind: Kind = Kind.SESSION,
         issued_at: int = 0,
         also: LiveKeys | None = None,
+        lead: int = 0,
     ) -> None:
         self.wire = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(first), first, len(second), second)
         self.partition = partition
         self.kind = kind
         self.issued_at = issued_at
+        self.lead = lead
         self.also = also
         self.passed_at = -math.inf
         self.usual = b"\0"  # no reply begins so
@@ -125,13 +128,24 @@ class LiveKeys:
             return Verdict.ENDED
         if began[1] < born:  # and one that was rolled back, which nobody has mended yet
             return Verdict.UNAVAILABLE
-        if int(began[1]) >= self.issued_at:
-            return Verdict.ENDED
+        if int(began[1]) + self.lead >= self.issued_at:
+            return self._judge_older(int(began[1]))
         if first is None:
             return Verdict.ALIVE
         if self.kind is Kind.SUBJECT and _MOMENT.fullmatch(first) and int(first) < self.issued_at:
             return Verdict.ALIVE
         return Verdict.ENDED
+
+    def _judge_older(self, began: int) -> Verdict:
+        """Judge a foreign token that is, or may be, older than the store: whether it was revoked then nobody knows.
+
+        It never passes. Who would be told to get another one before any can be younger would come again and again;
+        so that is told only once one can be had.
+        """
+        if began >= self.issued_at or time() >= began + self.lead + 1:
+            return Verdict.ENDED
+        self.passed_at = -math.inf  # this is no outage: no grace
+        return Verdict.UNAVAILABLE
 
 
 class EpochKeys(LiveKeys):
