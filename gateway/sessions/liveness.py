@@ -20,7 +20,7 @@ from typing import Protocol
 
 from gateway.sessions.cluster_wire import ClusterWire
 from gateway.sessions.endpoint import Endpoint, parse_url
-from gateway.sessions.keyspace import DIGITS, Keyspace
+from gateway.sessions.keyspace import DIGITS, Keyspace, encode
 from gateway.sessions.resp import Answer, Batch, EpochKeys, Kind, LiveKeys, Verdict, unavailable
 from gateway.sessions.wire import Epochs, MemoryWire, Wire
 
@@ -105,17 +105,19 @@ class Liveness:
     async def close(self) -> None:
         await self._wire.close()
 
-    def keys(self, session_id: str, token_id: str) -> LiveKeys:
+    def keys(self, session_id: str, token_id: str, subject: str | None = None) -> LiveKeys:
         """Return what `ask` takes. Made once a token and kept with it, for a grace is remembered in it.
 
-        Both lie in one partition, for a token's id begins as its session's does; else they are two asks.
+        It passes where the session is alive and of `subject`, if that is given, and the token was not revoked. Both lie
+        in one partition, for a token's id begins as its session's does; else they are two asks.
         """
         names, digit, other = self._names, self._names.digit(session_id), self._names.digit(token_id)
         session, partition = names.session(session_id), int(digit, 16)
+        owner = None if subject is None else encode(subject)
         if digit == other:
-            return LiveKeys(partition, session, names.revoked(token_id))
+            return LiveKeys(partition, session, names.revoked(token_id), subject=owner)
         token = LiveKeys(int(other, 16), names.revoked(token_id), names.epoch(other), Kind.TOKEN, _ANY_TIME)
-        return LiveKeys(partition, session, names.revoked(session_id), also=token)
+        return LiveKeys(partition, session, names.revoked(session_id), also=token, subject=owner)
 
     def foreign_keys(self, subject_id: str, token_id: str, issued_at: int) -> LiveKeys:
         """Return what `ask` takes for a token of another issuer: what it and its subject are called here (they begin

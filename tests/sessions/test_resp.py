@@ -131,6 +131,33 @@ def test_a_foreign_token_is_judged_by_its_revocation_and_by_the_epoch(
     assert keys.judge(first, second, b"") is Verdict.UNAVAILABLE
 
 
+OWNED = [
+    (b"u-1", Verdict.ALIVE),
+    (b"u-2", Verdict.ENDED),
+    (b"u-", Verdict.ENDED),
+    (b"u-1 ", Verdict.ENDED),
+    (b"evil u-1", Verdict.ENDED),
+    (b"7 u-1", Verdict.ENDED),
+    (b"", Verdict.ENDED),
+]
+
+
+@pytest.mark.parametrize(("owner", "verdict"), OWNED)
+@pytest.mark.parametrize("rest", [b"\nlaptop\nagent\nip\n[]", b"\n\n\n\n" + b"x" * 5000])
+def test_a_session_is_alive_for_a_token_of_its_own_user_alone(owner: bytes, verdict: Verdict, rest: bytes) -> None:
+    keys = LiveKeys(0, b"s", b"r", subject=b"u-1")
+    reply = written([(BORN + b" 0 1 2 3 4 " + owner + rest, None)])
+    for _ in range(2):  # also where it is compared with the reply before
+        found = read(reply, 0, [keys])
+        assert found is not None
+        assert list(found[0]) == [verdict]
+
+
+@pytest.mark.parametrize("record", [BORN, BORN + b" u-1", BORN + b" 0 1 2 3 4 u-1", BORN + b" 0 1 2 3 x u-1\n"])
+def test_a_record_that_names_no_user_is_no_session(record: bytes) -> None:
+    assert LiveKeys(0, b"s", b"r", subject=b"u-1").judge(record, None, BORN) is Verdict.ENDED
+
+
 LEAD = 20  # seconds by which an issuer's clock may be ahead of Redis'
 
 
