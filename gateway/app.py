@@ -24,9 +24,9 @@ from gateway.gate import Gate
 from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
-from gateway.identity.jwks import IssuerKeys
+from gateway.identity.jwks import IssuerKeys, Source
 from gateway.identity.passwords import PasswordPool
-from gateway.issuers import issuer_rules, key_sources, reporter
+from gateway.issuers import issuer_rules, key_sources, refetched, reporter
 from gateway.parts import (
     Keys,
     cookie_path,
@@ -181,6 +181,7 @@ class Worker:
         old_cookies, self.cookies = self.cookies, make_cookies(settings)
         try:
             fresh = self._plane()
+            sources = key_sources(settings.issuers, self.issuers, self.verifier)
             self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
         except BaseException:
             self.settings, self.cookies = before, old_cookies
@@ -191,9 +192,19 @@ class Worker:
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
         self.provider.replace(provider)
+        self._take_up_issuers(before, sources)
         self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
         self.backends.settle(taken=True)
+
+    def _take_up_issuers(self, before: Settings, sources: Mapping[str, Source]) -> None:
+        settings = self.settings
+        anew = refetched(before.issuers, settings.issuers)
+        self.verifier.forget_keys(self.issuers.take_up([issuer_rules(each) for each in settings.issuers], anew))
+        self.verifier.accept(self.issuers if settings.issuers else None)
+        self.issuer_keys.take_up(sources, anew)
+        for issuer in {each.issuer for each in before.issuers} - sources.keys():
+            self.telemetry.issuer_removed(issuer)
 
     async def _flush(self) -> None:
         was_up = True

@@ -95,9 +95,7 @@ class Grants:
         self._telemetry = telemetry
         self._clock = clock
         self._issuers = issuers or Issuers([], 0.0)
-        self._namespaces = {
-            rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix
-        }
+        self._namespaces = self._exchanged()
 
     @property
     def exchanges(self) -> bool:
@@ -105,9 +103,13 @@ class Grants:
         return bool(self._namespaces)
 
     def take_up(self, limits: Limits, recheck: bool) -> None:
-        """Go by these from here on (a reload)."""
+        """Go by these from here on (a reload), and by the other issuers as they are by now."""
         self._attempts.limits = limits
         self._recheck = recheck
+        self._namespaces = self._exchanged()
+
+    def _exchanged(self) -> dict[str, IssuerRules]:
+        return {rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix}
 
     async def login(
         self, username: str, password: str, device: str, ip: str, user_agent: str, *, request_id: str = ""

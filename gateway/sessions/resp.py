@@ -70,9 +70,9 @@ class LiveKeys:
 
     `passed_at` is the loop's time of the last live check that passed it; -inf after one that did not. `usual`
     is the piece of a reply that last passed it, under the epoch `born`: the next is compared before it is read.
-    `also` is a second ask that must pass too. `subject` is whose session the token says that it is, None where that does
-    not count. `issued_at` is that of another issuer's token, and `lead` by how many seconds the clock that dated it may
-    be ahead of Redis'.
+    `also` is a second ask that must pass too. `subject` is whose session the token says that it is, None where that
+    does not count. `issued_at` is that of another issuer's token, and `lead` by how many seconds the clock that dated
+    it may be ahead of Redis'.
     """
 
     __slots__ = ("also", "born", "issued_at", "kind", "lead", "partition", "passed_at", "subject", "usual", "wire")

@@ -134,6 +134,10 @@ class Telemetry:
         times = self._counted.gauges[series.ISSUER_KEYS_TIME]
         times[(issuer,)] = now if succeeded else times.get((issuer,), 0.0)
 
+    def issuer_removed(self, issuer: str) -> None:
+        """The issuer is configured no more: nobody waits for its keys."""
+        self._counted.gauges[series.ISSUER_KEYS_TIME].pop((issuer,), None)
+
     def flush(self) -> None:
         """Leave this worker's numbers for the others; to be called once a second. Never raises."""
         if self._slot is None:
