@@ -24,9 +24,9 @@ from gateway.gate import Gate
 from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
-from gateway.identity.jwks import IssuerKeys
+from gateway.identity.jwks import IssuerKeys, Source
 from gateway.identity.passwords import PasswordPool
-from gateway.issuers import issuer_rules, key_sources, reporter
+from gateway.issuers import issuer_rules, key_sources, refetched, reporter
 from gateway.parts import (
     Keys,
     cookie_path,
@@ -42,6 +42,7 @@ from gateway.proxy.plane import Plane
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.clocks import Clocks
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
@@ -88,9 +89,11 @@ class Worker:
             redis.timeout,
             self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
+            lead=2 * tokens.leeway,  # of an issuer's clock to that of a replica, and of that to Redis'
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
+        self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
+        self.store = open_store(settings, client, self.telemetry.store, self.epochs, self.liveness.is_down)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
@@ -135,6 +138,7 @@ class Worker:
         """
         self.epochs.start()
         self.liveness.start()
+        self.clocks.start()
         self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -146,6 +150,7 @@ class Worker:
         self.plane.wheel.stop()
         self.plane.streams.stop()
         await self.issuer_keys.close()
+        await self.clocks.close()
         await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
@@ -155,7 +160,12 @@ class Worker:
 
     def failing(self) -> list[str]:
         """Name what keeps this replica from serving (readyz)."""
-        checks = {"listening": self.listening, "redis": self.liveness.up, "draining": not self.plane.draining}
+        checks = {
+            "listening": self.listening,
+            "redis": self.liveness.up,
+            "clock": self.clocks.agree,
+            "draining": not self.plane.draining,
+        }
         return [name for name, passed in checks.items() if not passed]
 
     async def reload_keys(self) -> Mapping[str, Any]:
@@ -171,6 +181,7 @@ class Worker:
         old_cookies, self.cookies = self.cookies, make_cookies(settings)
         try:
             fresh = self._plane()
+            sources = key_sources(settings.issuers, self.issuers, self.verifier)
             self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
         except BaseException:
             self.settings, self.cookies = before, old_cookies
@@ -181,19 +192,31 @@ class Worker:
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
         self.provider.replace(provider)
+        self._take_up_issuers(before, sources)
         self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
         self.backends.settle(taken=True)
 
+    def _take_up_issuers(self, before: Settings, sources: Mapping[str, Source]) -> None:
+        settings = self.settings
+        anew = refetched(before.issuers, settings.issuers)
+        self.verifier.forget_keys(self.issuers.take_up([issuer_rules(each) for each in settings.issuers], anew))
+        self.verifier.accept(self.issuers if settings.issuers else None)
+        self.issuer_keys.take_up(sources, anew)
+        for issuer in {each.issuer for each in before.issuers} - sources.keys():
+            self.telemetry.issuer_removed(issuer)
+
     async def _flush(self) -> None:
         was_up = True
         while True:
+            self.telemetry.store_up(self.liveness.up)
+            self.telemetry.flush()
+            await asyncio.sleep(FLUSH_SECONDS)  # at the start it takes a moment until Redis can have answered
             if self.liveness.up != was_up:
                 was_up = self.liveness.up
                 _LOG.warning("Redis answers again" if was_up else "Redis does not answer")
-            self.telemetry.store_up(was_up)
-            self.telemetry.flush()
-            await asyncio.sleep(FLUSH_SECONDS)
+                if was_up:
+                    self.clocks.hurry()
 
     def _rolled_back(self, partition: str) -> None:
         audit("store_rolled_back", partition=partition)

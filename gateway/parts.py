@@ -84,6 +84,7 @@ def open_store(
     client: Any,
     observe: Callable[[str, float], None] | None = None,
     epochs: Epochs | None = None,
+    is_down: Callable[[str], bool] | None = None,
 ) -> SessionStore:
     """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
@@ -98,7 +99,14 @@ def open_store(
         access_ttl=tokens.access_ttl,
     )
     return SessionStore(
-        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+        client,
+        redis.prefix,
+        policy,
+        redis.timeout,
+        redis.wait_replicas,
+        observe=observe,
+        epochs=epochs,
+        is_down=is_down,
     )
 
 

@@ -29,6 +29,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "routes": None,
     "identity_headers": None,
     "introspection": None,
+    "issuers": None,
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
     "log": None,

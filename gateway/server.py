@@ -33,6 +33,7 @@ from gateway.reload import merge, refused
 from gateway.settings import Settings, SettingsError, check_files, load, sample
 from gateway.supervisor import Supervisor
 from gateway.telemetry import configure_logging
+from gateway.tls import server_context
 from gateway.tokens.keyring import generate, generate_refresh
 
 DEMO_ALGORITHM = "ES256"
@@ -71,6 +72,8 @@ def serve(settings: Settings, config: Path | None, workers: int | None = None) -
     """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
+    if settings.server.tls_cert and settings.server.tls_key:
+        server_context(settings.server.tls_cert, settings.server.tls_key)  # one line where it is of no use
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
     read = partial(load, config, environ)
     if number == 1:
@@ -92,8 +95,15 @@ class Child:
     run_directory: Path
 
     def __call__(self) -> Gateway:
-        configure_logging(sys.stderr, self.settings.log.level)
         return gateway(lambda: self.settings, self.read, self.run_directory)
+
+
+def _prepare(config: uvicorn.Config) -> None:
+    """Begin a worker process. Raises ValueError where the certificate has come to be of no use meanwhile."""
+    child: Any = config.app
+    configure_logging(sys.stderr, child.settings.log.level)
+    if config.ssl_certfile and config.ssl_keyfile:
+        server_context(Path(config.ssl_certfile), Path(config.ssl_keyfile))
 
 
 def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: Path, number: int) -> int:
@@ -112,7 +122,7 @@ def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: 
     options = _options(settings)
     config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
     listener = listen(settings.server.bind.host, settings.server.bind.port)
-    supervisor = Supervisor(config, [listener], Server, reread)
+    supervisor = Supervisor(config, [listener], Server, _prepare, reread)
     supervisor.run()
     return STARTUP_FAILURE if supervisor.failed else 0
 

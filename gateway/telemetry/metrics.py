@@ -105,6 +105,10 @@ class Telemetry:
     def store_up(self, up: bool) -> None:
         self._counted.gauges[series.STORE_UP][()] = 1.0 if up else 0.0
 
+    def clock_skew(self, seconds: float) -> None:
+        """The clock of this worker was compared with Redis'; `seconds` is by how many it is ahead."""
+        self._counted.gauges[series.CLOCK_SKEW][()] = seconds
+
     def store_rolled_back(self) -> None:
         self._counted.count(series.STORE_ROLLBACKS, ())
 
@@ -129,6 +133,10 @@ class Telemetry:
         self._counted.count(series.ISSUER_FETCHES, (issuer, "succeeded" if succeeded else "failed"))
         times = self._counted.gauges[series.ISSUER_KEYS_TIME]
         times[(issuer,)] = now if succeeded else times.get((issuer,), 0.0)
+
+    def issuer_removed(self, issuer: str) -> None:
+        """The issuer is configured no more: nobody waits for its keys."""
+        self._counted.gauges[series.ISSUER_KEYS_TIME].pop((issuer,), None)
 
     def flush(self) -> None:
         """Leave this worker's numbers for the others; to be called once a second. Never raises."""
