@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,24 @@ from gateway.settings import Settings, load
 from gateway.settings.models import IDENTITY_HEADERS
 from gateway.telemetry import series
 from tests.k8s import manifests, tools
-from tests.k8s.manifests import CHART, CHART_VALUES, COMPONENTS, K8S, NEWEST, OLDEST, OVERLAYS, Object, only, pods
+from tests.k8s.manifests import (
+    CHART,
+    COMPONENTS,
+    K8S,
+    KUSTOMIZED,
+    NEWEST,
+    OLDEST,
+    RENDERED,
+    Object,
+    only,
+    pods,
+    rendered,
+)
 from tests.k8s.schemas import complaints
 
-KUSTOMIZED = ["base", *(f"overlays/{name}" for name in OVERLAYS), *(f"components/{name}" for name in COMPONENTS)]
-RENDERED = [*KUSTOMIZED, *(f"chart {name}" for name in CHART_VALUES)]
 CONFIGURATIONS = sorted(path for path in K8S.rglob("gateway.toml"))
 
 pytestmark = pytest.mark.usefixtures("need_kustomize", "need_helm", "need_schemas")
-
-
-@cache
-def rendered(name: str) -> list[Object]:
-    if name.startswith("chart "):
-        return manifests.chart(CHART_VALUES[name.removeprefix("chart ")])
-    if name.startswith("components/"):
-        return manifests.with_component(name.removeprefix("components/"))
-    return manifests.kustomize(K8S / name)
 
 
 def gateway_pod(name: str) -> Object:
@@ -45,7 +45,7 @@ def gateway_pod(name: str) -> Object:
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("name", RENDERED)
 def test_every_object_passes_the_schema_of_the_oldest_and_newest_kubernetes(name: str, version: str) -> None:
-    objects = manifests.chart(CHART_VALUES[name[6:]], version) if name.startswith("chart ") else rendered(name)
+    objects = rendered(name, version) if name.startswith("chart ") else rendered(name)
     assert {f"{one['kind']}: {text}" for one in objects for text in complaints(one, version)} == set()
 
 
