@@ -100,7 +100,7 @@ def test_every_container_has_three_probes_requests_limits_and_a_fixed_image(name
         for container in spec["containers"]:
             assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
             for part in ("requests", "limits"):
-                assert set(container["resources"][part]) == {"cpu", "memory"}
+                assert set(container["resources"][part]) == {"cpu", "memory", "ephemeral-storage"}
             assert re.search(r":\d[\w.-]*$|@sha256:[0-9a-f]{64}$", container["image"]), container["image"]
 
 
