@@ -68,7 +68,8 @@ image-size: $(VENV)/.installed-k8s
 PIN = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 requirements: $(VENV)/.installed-release
-	$(PIN) --output-file requirements/runtime.txt pyproject.toml
+	$(PIN) --output-file requirements/runtime.txt pyproject.toml requirements/older.in
+	sed -i 's/^\(async-timeout==[^ ]*\)/\1 ; python_full_version < "3.11.3"/' requirements/runtime.txt
 	$(PIN) --output-file requirements/build.txt requirements/build.in
 	sed -i '1i # Made by `make requirements`: every package with the hashes of its files.' requirements/*.txt
 

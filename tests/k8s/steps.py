@@ -79,7 +79,7 @@ def build(stage: Stage, root: Path, earlier: Mapping[str, Path] | None = None, *
                 _copy(source, directory / target)
         elif name == "RUN" and inside:
             script = f"cd /{directory.relative_to(root)}\n{rest}"
-            words = [shutil.which("chroot") or "/usr/sbin/chroot", root, "/bin/sh", "-ec", script]
+            words = [shutil.which("chroot") or "/usr/sbin/chroot", str(root), "/bin/sh", "-ec", script]
             subprocess.run(words, env=environ, check=True, capture_output=True)
         elif name == "RUN":
             script = _OURS.sub(rf"{root}/\1", rest)

@@ -1,6 +1,6 @@
 """What the tests of k8s/ run, put into build/k8s-tools from the Go module proxy.
 
-    python -m tests.k8s.tools [WHAT...]     by default schemas, kustomize and helm; docs/kubernetes.md says how long it takes
+    python -m tests.k8s.tools [WHAT...]     by default schemas, kustomize and helm; docs/kubernetes.md says the time
 
 kustomize is not built where kubectl has it. Go checks what it loads against its checksum database. Nothing here is
 needed to run tokengate, and this file needs nothing but Python: .ci/run starts it before there is an environment.
@@ -120,7 +120,9 @@ def _build_servers() -> None:
     (source / "go.mod").write_text("\n".join(words) + "\n")
     major, minor, _ = KUBERNETES.split(".")
     says = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
-    flags = "-ldflags=-s -w " + " ".join(f"-X k8s.io/component-base/version.{name}={text}" for name, text in says.items())
+    flags = "-ldflags=-s -w " + " ".join(
+        f"-X k8s.io/component-base/version.{name}={text}" for name, text in says.items()
+    )
     for name, package in zip(SERVERS, ("./etcd", "k8s.io/kubernetes/cmd/kube-apiserver"), strict=True):
         _go("build", "-mod=mod", flags, "-o", str(DIRECTORY / name), package, cwd=source)
 

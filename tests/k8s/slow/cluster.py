@@ -38,7 +38,7 @@ class Cluster:
         return {**os.environ, "KUBECONFIG": str(self.directory / "kubeconfig"), "HOME": str(self.directory)}
 
     def kubectl(self, *words: str, objects: list[Object] | None = None) -> str:
-        """Run kubectl, with objects as its input; return what it prints. Raises CalledProcessError, for warnings too."""
+        """Run kubectl, with objects as its input; return what it prints. Raises CalledProcessError; so do warnings."""
         text = None if objects is None else yaml.safe_dump_all(objects)
         command = ["kubectl", "--warnings-as-errors", *words, *(["--filename=-"] if objects is not None else [])]
         ran = subprocess.run(

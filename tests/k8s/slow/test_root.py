@@ -97,7 +97,9 @@ def test_it_serves_is_found_healthy_and_ends_by_the_image_s_signal(
 ) -> None:
     management = int((configuration / "gateway.toml").read_text().partition("[management]")[2].split('"')[1][10:])
     check = [word.replace(":9090/", f":{management}/") for word in FINAL.words("HEALTHCHECK")]
-    command = root.command(image, configuration, [*FINAL.words("ENTRYPOINT"), *FINAL.words("CMD"), f"--workers={workers}"])
+    command = root.command(
+        image, configuration, [*FINAL.words("ENTRYPOINT"), *FINAL.words("CMD"), f"--workers={workers}"]
+    )
     with serving(command, management):
         run(image, configuration, *check)
 
