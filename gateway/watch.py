@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -80,4 +81,7 @@ def _mark(path: Path) -> Mark:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         return str(path), (getattr(error, "errno", None) or -1,)
-    return str(path), (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+    place = (status.st_dev, status.st_ino, status.st_mode)
+    if stat.S_ISDIR(status.st_mode):  # its time and size tell of files that are not meant, too
+        return str(path), place
+    return str(path), (*place, status.st_mtime_ns, status.st_size)
