@@ -146,7 +146,7 @@ def test_keys_are_rotated_twice_under_load_and_removed_with_no_failed_request_an
     with replicas(own_site, backend, words) as pair:
         users = [User(pair, backend.spot(), f"device-{number}") for number in range(3)]
         watcher = Watcher(pair)
-        threads = [*users, watcher]
+        threads: list[User | Watcher] = [*users, watcher]
         for thread in threads:
             thread.start()
         try:
