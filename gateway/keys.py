@@ -79,6 +79,11 @@ class Keys:
             _tell_of_late_keys(before, rings, now)
         self.tell(now)
 
+    def drop(self, rings: Rings) -> None:
+        """Leave a reading unused, because what was read with it is no use: the watch has it read again."""
+        if rings.number > self.rings.number:
+            self.watch.again()
+
     def tell(self, now: float) -> None:
         """Leave an audit line for a key that signs by now and did not when this was last called."""
         signing = self.rings.signing_at(now)

@@ -138,6 +138,7 @@ async def reload(
             merged, left = merge(worker.settings, settings)
             worker.take_up(merged, provider, rings)
         except BaseException:
+            worker.keys.drop(rings)
             await provider.close()
             raise
     except (SettingsError, ValueError, OSError) as error:
@@ -158,7 +159,11 @@ def _read(read: Callable[[], Settings], keys: Keys) -> tuple[Settings, Provider,
     settings = read()
     context = _check(settings)
     rings = keys.read()
-    return settings, open_provider(settings), rings, context
+    try:
+        return settings, open_provider(settings), rings, context
+    except BaseException:
+        keys.drop(rings)
+        raise
 
 
 def _check(settings: Settings) -> ssl.SSLContext | None:

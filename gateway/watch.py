@@ -50,6 +50,10 @@ class Watch:
         """Say that the files are read from here on: what changes after this is another change."""
         self._taken = self._last = self._look()
 
+    def again(self) -> None:
+        """Say that what was read is not used, for no fault of its own: it is to be read once more."""
+        self._taken = []
+
     def used(self) -> None:
         """Say that what was read is in use."""
         self._reason = ""

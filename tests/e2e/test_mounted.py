@@ -16,7 +16,7 @@ from tests.e2e.backends import Backend
 from tests.e2e.certificates import Authority
 from tests.e2e.harness import PASSWORD, Gateway, Site, route, until
 from tests.e2e.test_drain import ONE_AND_TWO, REFUSED, RELOADED, hang_up, said
-from tests.e2e.test_keys import SECONDS
+from tests.e2e.test_keys import SECONDS, published
 from tests.e2e.test_reload import https, shown
 from tests.e2e.wire import ask, request
 from tests.mounts import Mount
@@ -149,8 +149,10 @@ def test_a_swap_to_what_cannot_be_used_changes_nothing_and_is_told_once(
         users = volumes.secrets.files["users.toml"]
         volumes.change("users.toml", b"[users.alice]\npassword = 'plain'\n")
         volumes.swap(gateway, good)
+        volumes.add_key()  # good by itself, and taken up
         until(lambda: "users.alice" in said(gateway, REFUSED)[-1]["reason"], "the users are told", SECONDS)
         gateway.login()
+        until(lambda: all(len(published(gateway)) == 2 for _ in range(6)), "the key", SECONDS)
         assert said(gateway, RELOADED) == []
         volumes.change("users.toml", users.replace(b"bob", b"rob"))
         taken_up(gateway, len(words) or 1)
