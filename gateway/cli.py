@@ -131,7 +131,7 @@ def list_keys(path: Path | None) -> None:
             found = listed(settings, key_files(settings), time.time())
         _table(
             ("KID", "ALGORITHM", "KIND", "BORN", "SIGNS FROM", "STATE", "REMOVABLE AFTER"),
-            [_key_row(stage) for stage, _ in found],
+            [_key_row(stage, file) for stage, file in found],
         )
 
 
@@ -418,11 +418,14 @@ def _write_key(directory: Path, file: KeyFile) -> Path:
     return path
 
 
-def _key_row(stage: Stage) -> tuple[str, ...]:
+def _key_row(stage: Stage, file: KeyFile) -> tuple[str, ...]:
+    from gateway.tokens.keyfile import time_in
+
     key = stage.key
+    born = _time(int(key.born)) + (" (of the file)" if time_in(file.name) is None else "")
     begin = "-" if stage.signs_from is None else _time(int(stage.signs_from))
     over = "-" if stage.removable_after is None else _time(int(stage.removable_after))
-    return (key.kid, key.algorithm, stage.kind, _time(int(key.born)), begin, stage.state, over)
+    return (key.kid, key.algorithm, stage.kind, born, begin, stage.state, over)
 
 
 def _row(session: Session) -> tuple[str, ...]:

@@ -228,6 +228,15 @@ def test_an_old_refresh_key_is_needed_for_as_long_as_its_sessions_may_live(confi
     )
 
 
+def test_a_key_without_a_time_in_its_name_is_told_by_that_of_its_file(config: Path, keys: Path) -> None:
+    old = aged(keys, 1)
+    old.rename(keys / "plain.pem")
+    born = f"{datetime.fromtimestamp(int((keys / 'plain.pem').stat().st_mtime), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    lines = run("keys", "list", "--config", str(config)).output.splitlines()
+    assert [line.split()[0] for line in lines if f"{born} (of the file)" in line] == ["plain"]
+    assert sum("(of the file)" in line for line in lines) == 1
+
+
 def test_keys_that_never_sign_are_listed_as_that(config: Path, keys: Path) -> None:
     other = aged(keys, 5, "EdDSA")
     assert states(config)[other.stem] == ("verifies", "-")
