@@ -4,6 +4,8 @@
     server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
     app         the composition root: the only file that knows every room
     tls         the certificate of the listener, replaced while it serves
+    keys        the keys of a worker: read, taken up, told of
+    watch       mounted files, looked at while the gateway serves
     parts       what a worker is made of, each part from the settings
     backends    what routes say of their backends, as groups of upstreams
     issuers     what the settings say of other issuers, as rules and sources of keys

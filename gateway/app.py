@@ -27,8 +27,8 @@ from gateway.identity.current import CurrentProvider
 from gateway.identity.jwks import IssuerKeys, Source
 from gateway.identity.passwords import PasswordPool
 from gateway.issuers import issuer_rules, key_sources, refetched, reporter
+from gateway.keys import Keys, Rings
 from gateway.parts import (
-    Keys,
     cookie_path,
     limits,
     make_cookies,
@@ -54,6 +54,7 @@ from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
 from gateway.tokens.verifier import Verifier
+from gateway.watch import LOOK_SECONDS, Watch
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
@@ -78,7 +79,7 @@ class Worker:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.telemetry = Telemetry(run_directory)
-        self.keys = Keys(settings)
+        self.keys = Keys(settings, time.time())
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
         client = open_client(endpoint, redis.timeout)
@@ -168,25 +169,33 @@ class Worker:
         }
         return [name for name, passed in checks.items() if not passed]
 
+    async def manage(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the management listener, whose application another admin token replaces."""
+        await self.management(scope, receive, send)
+
     async def reload_keys(self) -> Mapping[str, Any]:
-        """Read the key directory again. Raises BadKey."""
-        return self.keys.reload(self.signer, self.verifier, self.refresh_tokens)
+        """Read the key directory again; return which keys sign, and which will. Raises BadKey."""
+        self._take_keys(await asyncio.to_thread(self.keys.read))
+        return self.keys.report(time.time())
 
-    def take_up(self, settings: Settings, provider: Provider) -> None:
-        """Let whatever comes from here on meet these settings, and the keys as they are by now.
+    def _take_keys(self, rings: Rings) -> None:
+        self.keys.take(rings, self.signer, self.verifier, self.refresh_tokens, time.time())
 
-        Raises BadKey, SettingsError, ValueError or OSError, and then nothing has changed.
+    def take_up(self, settings: Settings, provider: Provider, rings: Rings) -> None:
+        """Let whatever comes from here on meet these settings and keys.
+
+        Raises SettingsError, ValueError or OSError, and then nothing has changed.
         """
         before, self.settings = self.settings, settings
         old_cookies, self.cookies = self.cookies, make_cookies(settings)
         try:
             fresh = self._plane()
             sources = key_sources(settings.issuers, self.issuers, self.verifier)
-            self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
         except BaseException:
             self.settings, self.cookies = before, old_cookies
             self.backends.settle(taken=False)
             raise
+        self._take_keys(rings)  # the verifier forgets headers made for a token
         for name in RELOADED:
             setattr(self.plane, name, getattr(fresh, name))
         if cookie_path(before) != cookie_path(settings):
@@ -195,6 +204,7 @@ class Worker:
         self._take_up_issuers(before, sources)
         self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
+        self.management = create_management(self._management())
         self.backends.settle(taken=True)
 
     def _take_up_issuers(self, before: Settings, sources: Mapping[str, Source]) -> None:
@@ -223,16 +233,18 @@ class Worker:
         self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
-        """Take up keys that are added or removed, in every worker and without a call."""
+        """Take up keys that are added or removed, and tell of keys whose time has come, without a call."""
+        watch = self.keys.watch
         while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
-                if self.keys.changed():
+                if self.settings.server.watch_files and await asyncio.to_thread(watch.changed):
                     await self.reload_keys()
                     audit("keys_reloaded", by="watch")
-            except (BadKey, SettingsError, OSError) as error:
-                _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
-                await asyncio.sleep(10 * FLUSH_SECONDS)
+            except BadKey as error:
+                if watch.refused(str(error)):
+                    _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
+            self.keys.tell(time.time())
 
     def _plane(self) -> Plane:
         settings, spec = self.settings, dict(self.settings.identity_headers)
@@ -322,6 +334,7 @@ class Gateway:
         self._run_directory = run_directory
         self.worker: Worker | None = None
         self.reread: Callable[[], Settings] = load
+        self.watch: Watch | None = None  # files whose change is followed by a reload; None = someone else looks
         self.on_start: Callable[[Worker], Any] | None = None
         self.on_stop: Callable[[], Any] | None = None
 

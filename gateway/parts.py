@@ -1,4 +1,4 @@
-"""What a worker is made of, each part from the settings: keys, store, provider, cookies, routes."""
+"""What a worker is made of, each part from the settings: store, provider, cookies, routes."""
 
 from __future__ import annotations
 
@@ -9,54 +9,19 @@ from gateway.attempts import Limits
 from gateway.backends import Backends
 from gateway.cookies import Cookies
 from gateway.identity import Provider, UsersFile, Webhook
+from gateway.identity.passwords import check_hash
 from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
-from gateway.settings import Settings, SettingsError, read_keys, read_users
+from gateway.settings import Settings, SettingsError, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
 from gateway.tokens.access import AccessRule
-from gateway.tokens.keyring import KeyFile, Keyring, RefreshKeys
-from gateway.tokens.refresh import RefreshTokens
-from gateway.tokens.signer import Signer
-from gateway.tokens.verifier import Verifier
 
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
-
-
-class Keys:
-    """The keys of a worker, and who must hear of others. Raises BadKey, SettingsError."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._seen: list[KeyFile] = []
-        self.keyring, self.refresh = self._read()
-
-    def _read(self) -> tuple[Keyring, RefreshKeys]:
-        files = key_files(self._settings)
-        loaded = Keyring.load(files, self._settings.tokens.algorithm), RefreshKeys.load(files)
-        self._seen = files
-        return loaded
-
-    def changed(self) -> bool:
-        """Tell whether the directory holds other keys than those in use."""
-        return key_files(self._settings) != self._seen
-
-    def reload(self, signer: Signer, verifier: Verifier, refresh_tokens: RefreshTokens) -> dict[str, Any]:
-        """Read the directory again; one bad file, and everything stays as it was. Raises BadKey, SettingsError."""
-        self.keyring, self.refresh = self._read()
-        signer.reload(self.keyring)
-        verifier.reload(self.keyring)
-        refresh_tokens.reload(self.refresh)
-        return {"signing": self.keyring.signing.kid, "refresh": self.refresh.signing.kid}
-
-
-def key_files(settings: Settings) -> list[KeyFile]:
-    """Return the files of the key directory. Raises SettingsError."""
-    return [KeyFile(*row) for row in read_keys(settings)]
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
@@ -71,6 +36,7 @@ def redis_endpoint(settings: Settings) -> Endpoint:
             sentinel_username=redis.sentinel_username,
             sentinel_password="" if redis.sentinel_password_file else redis.sentinel_password.get_secret_value(),
             sentinel_password_file=str(redis.sentinel_password_file or ""),
+            url_file=str(redis.url_file or ""),
             tls_ca=str(redis.tls_ca or ""),
             tls_cert=str(redis.tls_cert or ""),
             tls_key=str(redis.tls_key or ""),
@@ -116,6 +82,15 @@ def open_provider(settings: Settings) -> Provider:
     if identity.provider == "users-file":
         return UsersFile.load(read_users(settings))
     return Webhook(str(identity.webhook_url))
+
+
+def check_clients(settings: Settings) -> None:
+    """Raise ValueError for a client of the introspection whose hash is none."""
+    for name, hashed in settings.introspection.clients.items():
+        try:
+            check_hash(hashed)
+        except ValueError as error:
+            raise ValueError(f"introspection.clients.{name}: {error}") from None
 
 
 def limits(settings: Settings) -> Limits:

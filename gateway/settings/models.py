@@ -76,6 +76,8 @@ class Server(Section):
     """The certificate chain (PEM); without it the listener speaks plain HTTP."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
+    watch_files: bool = True
+    """Whether a changed file of configuration, keys, users, secrets or certificates is taken up as by SIGHUP."""
 
 
 class Management(Section):
@@ -136,7 +138,9 @@ class Tokens(Section):
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """A directory; the newest key signs, all verify."""
+    """A directory; the newest key that has been published for long enough signs, all verify."""
+    publish_before: Duration = written("5m")
+    """How long a new key is in the JWKS and in every replica before it signs; 0 = it signs at once."""
     access_ttl: Lifetime = written("10m")
     """The life of an access token."""
     leeway: Window = written("10s")

@@ -106,7 +106,7 @@ def test_tokens_of_an_old_key_are_read_for_as_long_as_the_key_is_there() -> None
         old = tokens(form, refresh_keys(0)).mint(SESSION, 7, NOW, 0)
         both = tokens(form, refresh_keys(0, 1))
         assert both.read(old, NOW) == RefreshToken(SESSION, 7)
-        assert both.mint(SESSION, 7, NOW, 0) != old
+        assert both.mint(SESSION, 7, NOW + 1, 0) != old
         both.reload(refresh_keys(1))
         refused(old, reader=both)
 
