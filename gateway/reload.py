@@ -32,6 +32,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
     "log": None,
+    "tracing": ("sample_ratio", "parents"),
     "server": (
         "trusted_proxies",
         "max_connections",
