@@ -203,7 +203,9 @@ class Snapshot:
             if tuple(bounds) == HISTOGRAMS[name].bounds:
                 histogram = snapshot.histogram(name, labels)
                 histogram.add(buckets, float(total))
-                histogram.add_seen((int(bucket), Seen(str(name), value, now)) for bucket, name, value, now in seen)
+                histogram.add_seen(
+                    (int(at), Seen(str(trace), float(value), float(now))) for at, trace, value, now in seen
+                )
         for name, labels, (value,) in _known(document["gauges"], GAUGES):
             snapshot.gauges[name][labels] = float(value)
         return snapshot

@@ -14,7 +14,7 @@ from gateway.telemetry.series import MAX_SERIES, Histogram, Snapshot
 # A histogram with more buckets than its bounds allow.
 OVERLONG = (
     b'{"counters":{},"histograms":{"tokengate_check_batch_size":'
-    b"[[[],[1,2,4,8,16,32,64,128,256,512,1024],[1,2,3,4,5,6,7,8,9,10,11,12,13],1]]},"
+    b"[[[],[1,2,4,8,16,32,64,128,256,512,1024],[1,2,3,4,5,6,7,8,9,10,11,12,13],1,[]]]},"
     b'"gauges":{}}'
 )
 
@@ -73,6 +73,7 @@ def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
         ("tokengate_check_batch_size", "histogram"),
         ("tokengate_upstream_errors", "counter"),
         ("tokengate_connections", "gauge"),
+        ("tokengate_spans", "counter"),
         ("tokengate_streams_closed", "counter"),
     }
 
