@@ -56,17 +56,18 @@ class Lines:
         self._soon: asyncio.Handle | None = None
         self.left_out = 0
 
-    def add(self, line: bytes) -> None:
-        """Write a line, with its newline, soon."""
+    def add(self, line: bytes) -> bool:
+        """Write a line, with its newline, soon; False where there is no room for it, and it is left out."""
         if self._size + len(line) > PIPE_BUF:
             self.flush()
         if self._size + len(line) > KEPT:
             self.left_out += 1
-            return
+            return False
         self._pieces.append(line)
         self._size += len(line)
         if self._soon is None:
             self._soon = self._loop.call_soon(self._turn)
+        return True
 
     def flush(self) -> None:
         """Write what can be written at once."""
@@ -77,8 +78,9 @@ class Lines:
                 size += len(self._pieces[0])
                 batch.append(self._pieces.popleft())
             self._size -= size
+            data = b"".join(batch)
             try:
-                rest = b"".join(batch)[os.write(self._fd, b"".join(batch)) :]
+                rest = data[os.write(self._fd, data) :]
             except BlockingIOError:
                 self._pieces.extendleft(reversed(batch))
                 self._size += size
@@ -91,9 +93,12 @@ class Lines:
                 self._size += len(rest)
 
     def close(self) -> None:
+        """Write what is left, and how many lines were left out since the last one."""
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+        if self.left_out:
+            self.add(_line("the log ends", left_out=self.left_out))
         self.flush()
 
     def _turn(self) -> None:
@@ -108,7 +113,7 @@ class Out(Protocol):
 
     left_out: int
 
-    def add(self, line: bytes) -> None: ...
+    def add(self, line: bytes) -> bool: ...
 
 
 class AccessLog:
@@ -117,7 +122,7 @@ class AccessLog:
     `user` says whether lines name the user and the session.
     """
 
-    __slots__ = ("_allowance", "_below", "_draw", "_filled", "_out", "_paths", "_per_second", "_second", "slow", "user")
+    __slots__ = ("_allowance", "_below", "_draw", "_filled", "_out", "_paths", "_per_second", "slow", "user")
 
     def __init__(
         self,
@@ -135,7 +140,6 @@ class AccessLog:
         self._allowance = float(per_second)
         self._filled = perf_counter()
         self._draw = draw
-        self._second: tuple[int, str] = (0, "")
         self._paths: dict[bytes, str] = {}
         self.slow = slow
         self.user = user
@@ -161,17 +165,16 @@ class AccessLog:
 
     def write(self, fields: Mapping[str, Value]) -> None:
         """Write a line of fields that are clean."""
-        line: dict[str, Value] = {"ts": self._timestamp(), "level": "info", "logger": "gateway.access"}
-        line["message"] = "request"
-        line.update(fields)
-        out = self._out
-        if out.left_out:
-            line["left_out"], out.left_out = out.left_out, 0
-        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        out, line = self._out, dict(fields)
+        left_out = out.left_out
+        if left_out:
+            line["left_out"] = left_out
+        data = _line("request", **line)
         if len(data) > PIPE_BUF:
             line["path"] = str(line.get("path", ""))[:64] + "…"
-            data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        out.add(data)
+            data = _line("request", **line)
+        if out.add(data):
+            out.left_out -= left_out
 
     def path(self, raw: bytes) -> str:
         """Return a path as it may stand in a line."""
@@ -190,10 +193,28 @@ class AccessLog:
             return self._draw() * (1 << 32) < self._below
         return (crc32(name) * _SPREAD) & 0xFFFFFFFF < self._below
 
-    def _timestamp(self) -> str:
-        """Return RFC 3339, UTC, milliseconds; the part up to the second is rendered once a second."""
+
+class _Clock:
+    """RFC 3339, UTC, milliseconds; the part up to the second is rendered once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self) -> str:
         now = time()
         second = int(now)
-        if self._second[0] != second:
-            self._second = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second[1]}.{int((now - second) * 1000):03d}Z"
+        if self._second != second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+
+
+_timestamp = _Clock()
+
+
+def _line(message: str, **fields: Value) -> bytes:
+    head = {"ts": _timestamp(), "level": "info", "logger": "gateway.access", "message": message}
+    return orjson.dumps({**head, **fields}, option=orjson.OPT_APPEND_NEWLINE)

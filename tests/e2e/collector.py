@@ -40,7 +40,7 @@ class Received:
 
 
 class Collector:
-    """Remembers what it gets. `status` is what it answers; while `stalled` is set it answers nothing at all."""
+    """Remembers what it gets; header names are lower case. `status` is what it answers; stalled, it says nothing."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -59,7 +59,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.arrived.set()
                 collector._going.wait(TIMEOUT)
-                collector._take(self.path, dict(self.headers), body)
+                collector._take(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 self.send_response(collector.status)
                 if collector.location:
                     self.send_header("Location", collector.location)
