@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.e2e.backends import Backend, Call, raw
+from tests.e2e.backends import Backend, Call, raw, steps
 from tests.e2e.harness import PASSWORD, TIMEOUT, Gateway, Site, route, until
 from tests.e2e.test_drain import RELOADED, hang_up, rewrite
 from tests.e2e.test_streams import echo, frame, opened, upgrade
@@ -74,7 +75,7 @@ def test_a_good_request_has_a_line_with_where_it_went(logged: Gateway, backend: 
 def test_the_bytes_that_went_out_are_those_that_the_client_got(logged: Gateway, backend: Backend) -> None:
     bodies = [b"", b"x" * 100, b"x" * 300_000]
     chunked = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
-    spots = [*(backend.spot(lambda call, body=body: call.reply(body)) for body in bodies), backend.spot(chunked)]
+    spots = [*(backend.spot(partial(Call.reply, body=body)) for body in bodies), backend.spot(chunked)]
     for spot in spots:
         with Client(logged.port) as client:
             client.send(request("GET", spot.path(), {"Connection": "close"}))
@@ -313,7 +314,7 @@ def sampled(site: Site, backend: Backend, **log: Any) -> Any:
 def test_of_good_requests_a_part_is_logged_and_of_the_others_all(site: Site, backend: Backend) -> None:
     """400 of one in four: that fewer than 50 or more than 150 are logged happens once in 10^8 runs."""
     spot = backend.spot()
-    slow = backend.spot(lambda call: (time.sleep(0.3), call.reply()))
+    slow = backend.spot(steps(lambda call: time.sleep(0.3), Call.reply))
     broken = backend.spot(raw(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"))
     with sampled(site, backend, access_sample=0.25, access_slow="300ms") as gateway:
         with Client(gateway.port) as client:

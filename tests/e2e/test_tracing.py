@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.e2e.backends import Backend, Call, raw
+from tests.e2e.backends import Backend, Call, raw, steps
 from tests.e2e.collector import Collector, Received, collecting
 from tests.e2e.harness import AUDIENCE, ISSUER, PASSWORD, Gateway, Site, route, until
 from tests.e2e.test_drain import RELOADED, hang_up, rewrite, said
@@ -541,7 +541,8 @@ def exemplars(gateway: Gateway, name: str, **labels: str) -> dict[str, float]:
     answer = ask(gateway.management, request("GET", "/metrics", {**OPENMETRICS, "Connection": "close"}))
     assert answer.get("content-type").startswith("application/openmetrics-text; version=1.0.0")
     found = {}
-    for family in text_string_to_metric_families(answer.body.decode()):
+    families = text_string_to_metric_families(answer.body.decode())  # type: ignore[no-untyped-call]
+    for family in families:
         for sample in family.samples if family.name == name else ():
             if sample.exemplar and labels.items() <= sample.labels.items():
                 assert sample.exemplar.value <= float(sample.labels["le"])
@@ -550,7 +551,7 @@ def exemplars(gateway: Gateway, name: str, **labels: str) -> dict[str, float]:
 
 
 def test_buckets_carry_the_trace_of_the_last_recorded_request(traced: Gateway, backend: Backend) -> None:
-    spot = backend.spot(lambda call: (time.sleep(0.3), call.reply()))
+    spot = backend.spot(steps(lambda call: time.sleep(0.3), Call.reply))
     trace, _, headers = parent()
     assert ask(traced.port, request("GET", spot.path(), headers)).status == 200
     found = exemplars(traced, "tokengate_request_seconds", route="/raw/")
