@@ -272,7 +272,7 @@ class Worker:
             self.lines = Lines(self.loop)
         access = access_log(settings, self.lines) if self.lines is not None else None
         if sampler is not None or access is not None:
-            from gateway.proxy.observed import observe
+            from gateway.proxy.observer import observe
 
             observe(plane, sampler, access)
 

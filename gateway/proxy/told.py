@@ -14,7 +14,6 @@ from gateway.telemetry.spans import Span, Value
 
 if TYPE_CHECKING:
     from gateway.proxy.client import ClientConnection
-    from gateway.proxy.upstream import Target
 
 KNOWN = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE"})  # RFC 9110, RFC 5789
 
@@ -78,14 +77,11 @@ def version(head: Head) -> str:
     return "HTTP/1.1" if head.http11 else "HTTP/1.0"
 
 
-def shown(target: Target) -> str:
-    return f"[{target.address}]:{target.port}" if ":" in target.address else f"{target.address}:{target.port}"
-
-
 def address(protocol: ClientConnection, head: Head | None) -> str:
     """Return the client's address, the peer's where what proxies say of it cannot be read."""
+    if head is None or not protocol.trusted:
+        return protocol.client_host
     try:
-        found = protocol.source(head.fields).address if head is not None else protocol.client_host
+        return clean(protocol.source(head.fields).address, 64)
     except GatewayError:
-        found = protocol.client_host
-    return clean(found, 64)
+        return protocol.client_host

@@ -20,7 +20,7 @@ import os
 import random
 import select
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import perf_counter, time
 from typing import Final, Protocol
@@ -38,7 +38,7 @@ _PATHS: Final = 1024  # paths remembered, of at most so many bytes each
 _SHORT: Final = 256
 _SPREAD: Final = 2654435761  # Knuth's multiplier: names that count up differ in few bits of their CRC
 
-Value = str | int | float | bool
+Line = dict[str, str | int | float]
 
 
 class Lines:
@@ -98,7 +98,8 @@ class Lines:
             self._soon.cancel()
             self._soon = None
         if self.left_out:
-            self.add(_line("the log ends", left_out=self.left_out))
+            last = {**_head("the log ends"), "left_out": self.left_out}
+            self.add(orjson.dumps(last, option=orjson.OPT_APPEND_NEWLINE))
         self.flush()
 
     def _turn(self) -> None:
@@ -163,16 +164,20 @@ class AccessLog:
         self._allowance -= 1
         return True
 
-    def write(self, fields: Mapping[str, Value]) -> None:
-        """Write a line of fields that are clean."""
-        out, line = self._out, dict(fields)
+    def begin(self) -> Line:
+        """Return what a line begins with."""
+        return _head("request")
+
+    def write(self, line: Line) -> None:
+        """Write a line that `begin` began; what was added to it is clean."""
+        out = self._out
         left_out = out.left_out
         if left_out:
             line["left_out"] = left_out
-        data = _line("request", **line)
+        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         if len(data) > PIPE_BUF:
             line["path"] = str(line.get("path", ""))[:64] + "…"
-            data = _line("request", **line)
+            data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         if out.add(data):
             out.left_out -= left_out
 
@@ -215,6 +220,5 @@ class _Clock:
 _timestamp = _Clock()
 
 
-def _line(message: str, **fields: Value) -> bytes:
-    head = {"ts": _timestamp(), "level": "info", "logger": "gateway.access", "message": message}
-    return orjson.dumps({**head, **fields}, option=orjson.OPT_APPEND_NEWLINE)
+def _head(message: str) -> Line:
+    return {"ts": _timestamp(), "level": "info", "logger": "gateway.access", "message": message}

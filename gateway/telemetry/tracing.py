@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -55,22 +55,20 @@ class Exporter:
         self._queue: deque[Span] = deque()
         self._wake = threading.Event()
         self._closing = False
-        self._heard = _Heard()
         self._failing = False
         self.exported = self.dropped = self.failed = 0
         self._resource = Resource.create(
             {"service.name": service_name, "service.version": version, "service.instance.id": secrets.token_hex(8)}
         )
         self._scope = InstrumentationScope("tokengate", version)
-        session = requests.Session()
-        session.trust_env = False  # neither a proxy nor a .netrc of the machine
-        session.hooks["response"].append(_refuse_redirect)
+        self._session = _Session()
+        _hush(True)
         self._sender = OTLPSpanExporter(
             endpoint=f"{endpoint.rstrip('/')}/v1/traces",
             headers=dict(headers or {}),
             timeout=timeout,
             certificate_file=tls_ca or None,
-            session=session,
+            session=self._session,
         )
         self._thread = threading.Thread(target=self._run, name="tracing", daemon=True)
         self._thread.start()
@@ -99,7 +97,7 @@ class Exporter:
         if self._thread.is_alive():
             _LOG.warning("spans were left behind at the end", extra={"spans": len(self._queue)})
         self._sender.shutdown()  # type: ignore[no-untyped-call]
-        self._heard.close()
+        _hush(False)
 
     def _run(self) -> None:
         while not self._closing:
@@ -113,7 +111,7 @@ class Exporter:
         try:
             sent = self._sender.export([self._readable(span, offset) for span in spans]) is SpanExportResult.SUCCESS
         except Exception as error:  # the thread must outlive whatever a collector answers
-            self._heard.add(type(error).__name__)
+            self._session.cause = type(error).__name__
             sent = False
         if sent:
             self.exported += len(spans)
@@ -123,7 +121,7 @@ class Exporter:
 
     def _tell(self, failing: bool) -> None:
         if failing and not self._failing:
-            _LOG.warning("spans cannot be exported", extra={"reason": self._heard.reason()})
+            _LOG.warning("spans cannot be exported", extra={"reason": clean(self._session.cause, REASON_LIMIT)})
         elif self._failing and not failing:
             _LOG.info("spans are exported again", extra={"failed": self.failed, "dropped": self.dropped})
         self._failing = failing
@@ -156,35 +154,29 @@ def _context(trace_id: bytes, span_id: bytes) -> SpanContext:
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=_SAMPLED)
 
 
-def _refuse_redirect(response: requests.Response, *_: object, **__: object) -> None:
-    """A redirect is not followed, and without this would count as a success."""
-    if 300 <= response.status_code < 400:
-        raise requests.TooManyRedirects(f"redirected, status {response.status_code}")
-
-
-class _Heard(logging.Handler):
-    """Listens to what OpenTelemetry would log, for each batch and each try, and keeps the last of it."""
+class _Session(requests.Session):
+    """What the exporter asks through. `cause` is what last went wrong."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: deque[str] = deque(maxlen=2)  # a try's cause, then that there is no other try
-        self._logger = logging.getLogger("opentelemetry")
-        self._logger.addHandler(self)
-        self._logger.propagate = False
+        self.trust_env = False  # neither a proxy nor a .netrc of the machine
+        self.cause = "not taken"
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def request(self, *arguments: Any, **more: Any) -> requests.Response:
         try:
-            self._lines.append(record.getMessage())
-        except Exception:  # arguments that do not fit the text
-            self._lines.append(str(record.msg))
+            response = super().request(*arguments, **more)
+        except Exception as error:
+            self.cause = f"{type(error).__name__}: {error}"
+            raise
+        if response.status_code >= 300:
+            self.cause = f"status {response.status_code} {response.reason}"
+        if response.is_redirect:  # it is not followed, and would count as a success
+            raise requests.TooManyRedirects(self.cause)
+        return response
 
-    def add(self, reason: str) -> None:
-        self._lines.append(reason)
 
-    def reason(self) -> str:
-        return clean("; ".join(self._lines), REASON_LIMIT)
-
-    def close(self) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = True
-        super().close()
+def _hush(quiet: bool) -> None:
+    """Keep what OpenTelemetry says of every try and batch out of the log."""
+    logger = logging.getLogger("opentelemetry")
+    logger.handlers[:] = [logging.NullHandler()] if quiet else []
+    logger.propagate = not quiet

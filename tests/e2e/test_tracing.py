@@ -603,7 +603,7 @@ def test_without_an_endpoint_opentelemetry_is_not_loaded(site: Site, backend: Ba
 
 def test_the_rooms_load_neither_the_traces_nor_the_exporter_of_opentelemetry() -> None:
     """redis-py loads OpenTelemetry's metrics by itself, where they are installed."""
-    names = "gateway.app gateway.parts gateway.server gateway.traced gateway.proxy.observed gateway.telemetry.access"
+    names = "gateway.app gateway.parts gateway.server gateway.traced gateway.proxy.observer gateway.telemetry.access"
     code = f"import sys, {', '.join(names.split())}; print([m for m in sys.modules if m.startswith('opentelemetry.')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     loaded = ran.stdout

@@ -92,9 +92,9 @@ def test_of_many_lines_so_many_a_second_are_written_and_the_next_says_how_many_w
     assert [log.wants(b"x", ours=True, always=True) for _ in range(25)] == [True] * 10 + [False] * 15
     now[0] += 0.25
     assert [log.wants(b"x", ours=True, always=True) for _ in range(4)] == [True, True, False, False]
-    log.write({"path": "/a"})
+    log.write({**log.begin(), "path": "/a"})
     assert out.last()["left_out"] == 17
-    log.write({"path": "/a"})
+    log.write({**log.begin(), "path": "/a"})
     assert "left_out" not in out.last()
     now[0] += 3600  # what was not used does not add up
     assert sum(log.wants(b"x", ours=True, always=True) for _ in range(100)) == 10
@@ -103,10 +103,10 @@ def test_of_many_lines_so_many_a_second_are_written_and_the_next_says_how_many_w
 def test_what_a_line_that_is_itself_left_out_would_have_said_is_said_by_the_next(out: Kept) -> None:
     log = AccessLog(out)
     out.left_out, out.full = 5, True
-    log.write({})
-    log.write({})
+    log.write(log.begin())
+    log.write(log.begin())
     out.full = False
-    log.write({})
+    log.write(log.begin())
     assert out.last()["left_out"] == 7
     assert out.left_out == 0
 
@@ -115,7 +115,8 @@ def test_what_a_line_that_is_itself_left_out_would_have_said_is_said_by_the_next
 
 
 def test_a_line_is_one_json_object_as_the_other_logs_are(out: Kept) -> None:
-    AccessLog(out).write({"status": 200, "seconds": 0.25, "path": 'a"\\\n\x00'})
+    log = AccessLog(out)
+    log.write({**log.begin(), "status": 200, "seconds": 0.25, "path": 'a"\\\n\x00'})
     line = out.last()
     assert list(line) == ["ts", "level", "logger", "message", "status", "seconds", "path"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["ts"])
@@ -151,7 +152,7 @@ def test_no_line_is_longer_than_what_a_pipe_takes_at_once(out: Kept) -> None:
     log = AccessLog(out)
     path = log.path(b"/" + b"\x9b" * 30_000)
     assert len(path) <= 6 * PATH_LIMIT
-    log.write({"path": path + "x" * 4000, "subject": "\u00e9" * 255, "status": 200})
+    log.write({**log.begin(), "path": path + "x" * 4000, "subject": "\u00e9" * 255, "status": 200})
     assert len(out.lines[-1]) <= PIPE_BUF
     assert out.last()["status"] == 200
 
