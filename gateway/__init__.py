@@ -14,6 +14,7 @@
     api/        the control plane: sign-in, refresh, sessions, revocation, management
     web/        the pages for people: pure
     demo/       what `tokengate demo` shows: a sample backend and its page
+    traced      the gate and the store as a recorded request passes them
     gate        raw credentials and a route's rule -> who is calling
     attempts    how often something may be tried
     grants      who gets tokens: sign-in, exchange and refresh

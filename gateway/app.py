@@ -29,16 +29,18 @@ from gateway.identity.passwords import PasswordPool
 from gateway.issuers import issuer_rules, key_sources, refetched, reporter
 from gateway.keys import Keys, Rings
 from gateway.parts import (
+    access_log,
     cookie_path,
     limits,
     make_cookies,
+    open_exporter,
     open_provider,
     open_store,
     redis_endpoint,
     route_table,
 )
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
-from gateway.proxy.plane import Plane
+from gateway.proxy.plane import Plane, new_traces
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
@@ -47,17 +49,21 @@ from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
-from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
+from gateway.telemetry import Telemetry, audit, new_request_id, set_level, valid_request_id
+from gateway.telemetry.access import Lines
+from gateway.telemetry.spans import Sampler, step
 from gateway.tokens.access import AccessRule
 from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
 from gateway.tokens.verifier import Verifier
+from gateway.traced import TracedGate, store_observer
 from gateway.watch import LOOK_SECONDS, Watch
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
+EXPORT_SECONDS = 2.0  # for the last spans, once nothing is served any more
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -69,6 +75,9 @@ RELOADED = (  # what a reload replaces on the plane; the rest of it lives as lon
     "pace",
     "header_timeout",
     "keepalive_timeout",
+    "exchange",
+    "control",
+    "refused",
 )
 
 
@@ -79,6 +88,8 @@ class Worker:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.telemetry = Telemetry(run_directory)
+        self.exporter = open_exporter(settings)
+        self.lines: Lines | None = None
         self.keys = Keys(settings, time.time())
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
@@ -94,7 +105,8 @@ class Worker:
             observe=self.telemetry.check_batch,
         )
         self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
-        self.store = open_store(settings, client, self.telemetry.store, self.epochs, self.liveness.is_down)
+        observe = store_observer(self.telemetry) if self.exporter is not None else self.telemetry.store
+        self.store = open_store(settings, client, observe, self.epochs, self.liveness.is_down)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
@@ -105,7 +117,7 @@ class Worker:
         self.provider = CurrentProvider(open_provider(settings))
         self.passwords = PasswordPool()
         self.cookies = make_cookies(settings)
-        self.gate = Gate(
+        self.gate = (TracedGate if self.exporter is not None else Gate)(
             self.verifier,
             self.liveness,
             self.store.mark_used,
@@ -157,6 +169,11 @@ class Worker:
         await self.store.close()
         await self.provider.close()
         self.passwords.close()
+        if self.lines is not None:
+            self.lines.close()
+        if self.exporter is not None:
+            await asyncio.to_thread(self.exporter.close, EXPORT_SECONDS)
+            self.telemetry.spans(self.exporter.counts())
         self.telemetry.close()
 
     def failing(self) -> list[str]:
@@ -200,6 +217,8 @@ class Worker:
             setattr(self.plane, name, getattr(fresh, name))
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
+        if before.log.level != settings.log.level:
+            set_level(settings.log.level)
         self.provider.replace(provider)
         self._take_up_issuers(before, sources)
         self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
@@ -220,6 +239,8 @@ class Worker:
         was_up = True
         while True:
             self.telemetry.store_up(self.liveness.up)
+            if self.exporter is not None:
+                self.telemetry.spans(self.exporter.counts())
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)  # at the start it takes a moment until Redis can have answered
             if self.liveness.up != was_up:
@@ -250,7 +271,7 @@ class Worker:
         settings, spec = self.settings, dict(self.settings.identity_headers)
         server, cookies = settings.server, settings.cookies
         names = [name for name in (cookies.refresh, cookies.access) if name]
-        return Plane(
+        plane = Plane(
             loop=self.loop,
             table=route_table(settings, self.backends, self.telemetry),
             gate=self.gate,
@@ -273,10 +294,27 @@ class Worker:
             renewer=self._renewer(),
             leeway=settings.tokens.leeway,
         )
+        self._observe(plane)
+        return plane
+
+    def _observe(self, plane: Plane) -> None:
+        """Have requests traced and logged, as far as that is asked for."""
+        settings, sampler = self.settings, None
+        if self.exporter is not None:
+            sampler = Sampler(settings.tracing.sample_ratio, settings.tracing.parents, self.exporter)
+            plane.new_trace = new_traces(recorded=False).__next__
+        if settings.log.access and self.lines is None:
+            self.lines = Lines(self.loop)
+        access = access_log(settings, self.lines) if self.lines is not None else None
+        if sampler is not None or access is not None:
+            from gateway.proxy.observer import observe
+
+            observe(plane, sampler, access)
 
     def _renewer(self) -> Renewer:
         async def refresh(token: bytes, ip: str, request_id: str) -> TokenSet:
-            return await self.grants.refresh(token, ip, request_id=request_id)
+            with step("refresh", "internal"):
+                return await self.grants.refresh(token, ip, request_id=request_id)
 
         async def counter(session_id: str) -> int | None:
             session = await self.store.get(session_id)

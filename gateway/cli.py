@@ -68,6 +68,7 @@ def serve(path: Path | None, workers: int | None) -> None:
 
         settings = _load(path, {} if workers is None else {"TOKENGATE_SERVER__WORKERS": str(workers)})
         _check_files(settings)
+        _check_tracing(settings)
         sys.exit(run(settings, path, settings.server.workers))
 
 
@@ -297,6 +298,14 @@ def _check_clients(settings: Settings) -> str:
     return f"{len(settings.introspection.clients)} clients"
 
 
+def _check_tracing(settings: Settings) -> str:
+    from gateway.parts import check_tracing
+
+    check_tracing(settings)
+    section = settings.tracing
+    return f"{section.sample_ratio:.4g} of requests, to {section.endpoint}" if section.endpoint else "off"
+
+
 def _check_redis(settings: Settings) -> str:
     _with_store(settings, lambda store: store.ping())
     return "answers"
@@ -319,6 +328,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "backends": _check_backends,
     "identity": _check_identity,
     "introspection": _check_clients,
+    "tracing": _check_tracing,
     "redis": _check_redis,
     "jwks": _check_jwks,
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+from gateway import __version__
 from gateway.attempts import Limits
 from gateway.backends import Backends
 from gateway.cookies import Cookies
@@ -17,8 +19,13 @@ from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.settings import Settings, SettingsError, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
+from gateway.telemetry.access import AccessLog, Out
 from gateway.tokens.access import AccessRule
 
+if TYPE_CHECKING:
+    from gateway.telemetry.tracing import Exporter
+
+_OPENTELEMETRY = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
@@ -91,6 +98,47 @@ def check_clients(settings: Settings) -> None:
             check_hash(hashed)
         except ValueError as error:
             raise ValueError(f"introspection.clients.{name}: {error}") from None
+
+
+def open_exporter(settings: Settings) -> Exporter | None:
+    """Return where spans go, None where nothing is traced. Raises SettingsError where OpenTelemetry is missing."""
+    section = settings.tracing
+    if not section.endpoint:
+        return None
+    check_tracing(settings)
+    from gateway.telemetry.tracing import Exporter
+
+    return Exporter(
+        section.endpoint,
+        section.service_name,
+        version=__version__,
+        headers=section.headers,
+        timeout=section.timeout,
+        queue=section.queue,
+        tls_ca=str(section.tls_ca or ""),
+    )
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise SettingsError where traces are asked for and OpenTelemetry is not installed. It is not loaded for that."""
+    if settings.tracing.endpoint and not all(map(_is_installed, _OPENTELEMETRY)):
+        missing = "OpenTelemetry is not installed; pip install 'tokengate[otel]' brings it, and \"\" is allowed"
+        raise SettingsError([f"tracing.endpoint: {missing}"])
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
+
+def access_log(settings: Settings, out: Out) -> AccessLog | None:
+    section = settings.log
+    if not section.access:
+        return None
+    bounds = section.access_sample, section.access_slow, section.access_per_second
+    return AccessLog(out, *bounds, user=section.access_user)
 
 
 def limits(settings: Settings) -> Limits:

@@ -40,6 +40,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "limits": None,
     "log": None,
     "management": ("admin_token", "admin_token_file"),
+    "tracing": ("sample_ratio", "parents"),
     "server": (
         "trusted_proxies",
         "max_connections",
