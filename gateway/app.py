@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,13 @@ from gateway.identity.passwords import PasswordPool
 from gateway.issuers import issuer_rules, key_sources, reporter
 from gateway.parts import (
     Keys,
+    admin_digests,
     cookie_path,
     limits,
     make_cookies,
     open_provider,
     open_store,
+    open_trail,
     redis_endpoint,
     route_table,
 )
@@ -45,8 +49,9 @@ from gateway.proxy.trust import trust
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
+from gateway.sessions.trail import AuditWriter
 from gateway.settings import Settings, SettingsError
-from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
+from gateway.telemetry import Telemetry, audit, audit_sink, new_request_id, valid_request_id
 from gateway.tokens.access import AccessRule
 from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
@@ -91,6 +96,10 @@ class Worker:
             observe=self.telemetry.check_batch,
         )
         self.store = open_store(settings, client, self.telemetry.store, self.epochs)
+        self.trail: AuditWriter | None = None
+        if settings.audit.stream:
+            trail = open_trail(settings, client, self.telemetry.store)
+            self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
@@ -127,12 +136,16 @@ class Worker:
         self.management = create_management(self._management())
         self.listening = False  # set by the server, whose listener comes last
         self._tasks: list[asyncio.Task[None]] = []
+        self._sinks = ExitStack()
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself.
 
         So does another issuer whose keys cannot be fetched: its tokens are answered 503 until they can.
         """
+        if self.trail is not None:
+            self.trail.start()
+            self._sinks.enter_context(audit_sink(self.trail.take))
         self.epochs.start()
         self.liveness.start()
         self.issuer_keys.start()
@@ -148,6 +161,9 @@ class Worker:
         await self.issuer_keys.close()
         await self.epochs.close()
         await self.liveness.close()
+        self._sinks.close()
+        if self.trail is not None:
+            await self.trail.close()
         await self.store.close()
         await self.provider.close()
         self.passwords.close()
@@ -191,7 +207,7 @@ class Worker:
             if self.liveness.up != was_up:
                 was_up = self.liveness.up
                 _LOG.warning("Redis answers again" if was_up else "Redis does not answer")
-            self.telemetry.store_up(was_up)
+            self.telemetry.readiness(self.failing())
             self.telemetry.flush()
             await asyncio.sleep(FLUSH_SECONDS)
 
@@ -287,6 +303,7 @@ class Worker:
             failing=self.failing,
             reload_keys=self.reload_keys,
             admin_token=self.settings.management.admin_token.get_secret_value(),
+            admin_digests=admin_digests(self.settings),
             realm="management",
         )
 

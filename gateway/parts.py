@@ -13,6 +13,7 @@ from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
+from gateway.sessions.trail import AuditTrail
 from gateway.settings import Settings, SettingsError, read_keys, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
@@ -100,6 +101,18 @@ def open_store(
     return SessionStore(
         client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
     )
+
+
+def open_trail(settings: Settings, client: Any, observe: Callable[[str, float], None] | None = None) -> AuditTrail:
+    """Return the audit trail of these settings over a client (connect.open_client)."""
+    audit, redis = settings.audit, settings.redis
+    return AuditTrail(client, redis.prefix, redis.timeout, audit.max_len, audit.retention, observe=observe)
+
+
+def admin_digests(settings: Settings) -> dict[str, bytes]:
+    """Return the SHA-256 digests of the named admins' tokens."""
+    known = settings.management.admin_tokens
+    return {name: bytes.fromhex(digest.removeprefix("sha256:")) for name, digest in known.items()}
 
 
 def open_provider(settings: Settings) -> Provider:

@@ -28,5 +28,5 @@ async def readyz(site: Management, request: Request) -> Response:
 
 
 async def metrics(site: Management, request: Request) -> Response:
-    site.telemetry.store_up("redis" not in site.failing())  # what was told last may be a second old
+    site.telemetry.readiness(list(site.failing()))  # what was told last may be a second old
     return text_answer(site.telemetry.render(), CONTENT_TYPE)

@@ -9,6 +9,7 @@ record.py     what a session is, and its text in Redis
 useragent.py  what browsers say again and again of themselves, shortened
 epochs.py     whether Redis still has what it had: a store that was rolled back lets nobody in
 store.py      login, rotate, revoke, list, rate limits: one Lua script each, atomic
+trail.py      the audit trail, as a stream
 liveness.py   "is this session alive, this token not revoked?", batched by event-loop tick
 wire.py       the kept connection that those batches travel on; cluster_wire.py, those of a cluster
 link.py       one such connection, from its greeting to its loss

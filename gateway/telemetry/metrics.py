@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.telemetry import series
+from gateway.telemetry.process import Process
 from gateway.telemetry.series import Histogram, Snapshot
 from gateway.telemetry.slots import Slot
 
@@ -24,6 +26,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 # Shown as 0 from the start, so that a rate over them has a first value (Prometheus' advice).
 OUTCOMES: Final = ("rotated", "replayed", "reuse", "expired", "unknown")
 SIDES: Final = ("client", "upstream")
+STATES: Final = ("ready", "unready", "draining")
+DROPS: Final = ("full", "flood", "store")
 
 _BOUNDS = series.SECONDS
 
@@ -66,6 +70,7 @@ class Telemetry:
     def __init__(self, directory: Path | None = None) -> None:
         self._counted = Snapshot()
         self._meters: dict[str, Meter] = {}
+        self._process = Process()
         self._slot = Slot(directory) if directory is not None else None
         self._written = b""
         self._failing = False
@@ -74,6 +79,8 @@ class Telemetry:
         for outcome in OUTCOMES:
             self._counted.count(series.REFRESHES, (outcome,), 0)
         self._counted.count(series.STORE_ROLLBACKS, (), 0)
+        for reason in DROPS:
+            self._counted.count(series.AUDIT_DROPPED, (reason,), 0)
         for side in SIDES:
             self.connection(side, 0)
         self._batches = self._counted.histogram(series.CHECK_BATCH_SIZE, ())
@@ -104,6 +111,16 @@ class Telemetry:
 
     def store_up(self, up: bool) -> None:
         self._counted.gauges[series.STORE_UP][()] = 1.0 if up else 0.0
+
+    def readiness(self, failing: Collection[str]) -> None:
+        """What keeps this worker from being ready, as /readyz names it; "redis" is whether the store is up."""
+        self.store_up("redis" not in failing)
+        state = "draining" if "draining" in failing else "unready" if failing else "ready"
+        self._counted.gauges[series.WORKERS] = {(each,): float(each == state) for each in STATES}
+
+    def audit_dropped(self, reason: str, number: int = 1) -> None:
+        """Audit entries did not come into the stream: its queue was full, a flood was cut, or the store failed."""
+        self._counted.count(series.AUDIT_DROPPED, (reason,), number)
 
     def store_rolled_back(self) -> None:
         self._counted.count(series.STORE_ROLLBACKS, ())
@@ -166,6 +183,7 @@ class Telemetry:
             self._slot = None
 
     def _snapshot(self) -> Snapshot:
+        self._process.sample(self._counted)
         snapshot = Snapshot()
         snapshot.add_totals(self._counted)
         snapshot.add_gauges(self._counted)

@@ -40,6 +40,11 @@ CONNECTIONS: Final = "tokengate_connections"
 STREAMS_CLOSED: Final = "tokengate_streams_closed"
 ISSUER_FETCHES: Final = "tokengate_issuer_fetches"
 ISSUER_KEYS_TIME: Final = "tokengate_issuer_keys_timestamp_seconds"
+AUDIT_DROPPED: Final = "tokengate_audit_dropped"
+WORKERS: Final = "tokengate_workers"
+PROCESS_CPU: Final = "process_cpu_seconds"  # the names that every exporter gives these
+PROCESS_MEMORY: Final = "process_resident_memory_bytes"
+PROCESS_START: Final = "process_start_time_seconds"
 
 
 class Family(NamedTuple):
@@ -57,6 +62,8 @@ COUNTERS: Final = {
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
     ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
+    AUDIT_DROPPED: Family("Audit entries that the log has and the stream in Redis lacks, by why", ("reason",)),
+    PROCESS_CPU: Family("CPU time of all workers, user and system", ()),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -70,7 +77,11 @@ GAUGES: Final = {
         "When the keys of another issuer were last fetched (Unix seconds, 0 = never), by the worker with the oldest",
         ("issuer",),
     ),
+    WORKERS: Family("Workers that live, by what /readyz says of each: ready, unready or draining", ("state",)),
+    PROCESS_MEMORY: Family("Resident memory of all workers", ()),
+    PROCESS_START: Family("When the oldest worker that lives was started (Unix seconds)", ()),
 }
+SUMMED: Final = (CONNECTIONS, WORKERS, PROCESS_MEMORY)  # over the workers; of the other gauges the least counts
 
 
 class Histogram:
@@ -107,11 +118,11 @@ class Snapshot:
     __slots__ = ("counters", "gauges", "histograms")
 
     def __init__(self) -> None:
-        self.counters: dict[str, dict[Labels, int]] = {name: {} for name in COUNTERS}
+        self.counters: dict[str, dict[Labels, float]] = {name: {} for name in COUNTERS}
         self.histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
         self.gauges: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
 
-    def count(self, name: str, labels: Labels, number: int = 1) -> None:
+    def count(self, name: str, labels: Labels, number: float = 1) -> None:
         series = self.counters[name]
         key = within_bound(series, labels)
         series[key] = series.get(key, 0) + number
@@ -135,13 +146,10 @@ class Snapshot:
 
     def add_gauges(self, other: Snapshot) -> None:
         """Add a living worker's gauges. The store is up only where it is up for all, keys are as old as the oldest."""
-        for labels, value in other.gauges[CONNECTIONS].items():
-            mine = self.gauges[CONNECTIONS]
-            mine[labels] = mine.get(labels, 0) + value
-        for name in (STORE_UP, ISSUER_KEYS_TIME):
+        for name, gauges in other.gauges.items():
             mine = self.gauges[name]
-            for labels, value in other.gauges[name].items():
-                mine[labels] = min(mine.get(labels, value), value)
+            for labels, value in gauges.items():
+                mine[labels] = mine.get(labels, 0) + value if name in SUMMED else min(mine.get(labels, value), value)
 
     def dump(self) -> bytes:
         return orjson.dumps(
@@ -162,7 +170,7 @@ class Snapshot:
         """
         document, snapshot = orjson.loads(data), cls()
         for name, labels, (number,) in _known(document["counters"], COUNTERS):
-            snapshot.count(name, labels, int(number))
+            snapshot.count(name, labels, number + 0)
         for name, labels, (bounds, buckets, total) in _known(document["histograms"], HISTOGRAMS):
             if tuple(bounds) == HISTOGRAMS[name].bounds:
                 snapshot.histogram(name, labels).add(buckets, float(total))

@@ -105,7 +105,7 @@ def test_without_an_admin_token_there_is_no_admin_api(method: str, path: str) ->
 def test_an_empty_admin_token_admits_no_one() -> None:
     request = Request({"type": "http", "headers": [(b"authorization", b"Bearer ")]})
     with pytest.raises(Forbidden):
-        check_admin(SimpleNamespace(admin_token=""), request)  # type: ignore[arg-type]
+        check_admin(SimpleNamespace(admin_token="", admin_digests={}), request)  # type: ignore[arg-type]
 
 
 def test_an_operator_lists_and_ends_anyones_sessions() -> None:
