@@ -41,8 +41,8 @@ Entries = list[tuple[str, dict[str, str]]]
 class AuditTrail:
     """The stream under one prefix. `timeout` bounds every operation, in seconds.
 
-    It holds about `max_len` entries, none older than `retention` seconds. `clock` takes the place of the time of
-    Redis; it is for tests. `observe` is told the operation and its seconds.
+    It holds about `max_len` entries, none older than `retention` seconds by the time of Redis. `observe` is told the
+    operation and its seconds.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class AuditTrail:
         timeout: float,
         max_len: int,
         retention: float,
-        clock: Callable[[], float] | None = None,
         observe: Callable[[str, float], None] | None = None,
     ) -> None:
         self._client = client
@@ -60,13 +59,11 @@ class AuditTrail:
         self._timeout = timeout
         self._max_len = max_len
         self._retention = retention
-        self._clock = clock
         self._observe = observe
 
     async def append(self, entries: Sequence[Entry]) -> None:
         """Write entries, the oldest first. Raises StoreUnavailable, and then nobody knows whether they were written."""
-        now: Argument = "" if self._clock is None else milliseconds(self._clock())
-        words: list[Argument] = [now, self._max_len, milliseconds(self._retention)]
+        words: list[Argument] = [self._max_len, milliseconds(self._retention)]
         for entry in entries:
             flat = [word.encode("utf-8", "backslashreplace") for pair in entry.items() for word in pair]
             words += [len(flat), *flat]
