@@ -79,7 +79,6 @@ def _variable(name: str, label: str, series: str) -> dict[str, Any]:
         "label": label,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": query,
         "query": {"query": query, "refId": f"{name}-values"},
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "includeAll": True,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models import common, dashboard, prometheus, stat
 
 from tests.monitoring.sources import DASHBOARD, HERE, PANELS, ROOT, variables
 
@@ -23,6 +28,36 @@ def every(key: str, value: Any) -> list[Any]:
     elif isinstance(value, list):
         found += [each for inner in value for each in every(key, inner)]
     return found
+
+
+def left_out(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
+    """Yield the places of what stands in ours and not in theirs."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key in theirs:
+                yield from left_out(value, theirs[key], f"{place}/{key}")
+            else:
+                yield f"{place}/{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from left_out(one, other, f"{place}/{number}")
+    elif ours != theirs:
+        yield place
+
+
+def test_grafanas_own_model_takes_the_dashboard_and_loses_nothing_of_it() -> None:
+    """The types are made from Grafana's schema; what it does not know, they would leave out."""
+    register_default_plugins()
+    read = dashboard.Dashboard.from_json(DASHBOARD)
+    written = json.loads(JSONEncoder().encode(read))
+    assert list(left_out(DASHBOARD, written)) == []
+    panels = [panel for panel in read.panels or [] if isinstance(panel, dashboard.Panel)]
+    assert len(panels) == len(PANELS)
+    for panel in panels:
+        assert isinstance(panel.options, stat.Options) or panel.type_val == "timeseries"
+        assert panel.field_config is not None
+        assert isinstance(panel.field_config.defaults.custom, common.GraphFieldConfig) or panel.type_val == "stat"
+        assert all(isinstance(target, prometheus.Dataquery) for target in panel.targets or [])
 
 
 def test_panels_have_ids_and_titles_of_their_own() -> None:

@@ -112,7 +112,7 @@ def test_each_chosen_value_is_enough(asked: Asked) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("variable", [pytest.param(each, id=each["name"]) for each in variables()])
 def test_every_variable_has_values_to_choose_from(asked: Asked, variable: dict[str, Any]) -> None:
-    match = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"])
+    match = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
     assert match is not None
     values = asked[1].get(f"label/{match[2]}/values", **{"match[]": filled(match[1])})
     expected = {"namespace": NAMESPACE, "job": JOB, "pod": POD, "route": "/guarded/"}

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def slow(operation: str, bounds: dict[str, float]) -> Series:
 class Case:
     """What differs from WELL (None: the series is not there), and which alerts fire at a minute for it."""
 
-    series: dict[str, str | None]
+    series: Mapping[str, str | None]
     fires: list[str] = field(default_factory=list)
     at: int = 30
 
@@ -135,7 +136,7 @@ def promtool(directory: Path, test: dict[str, object]) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def listed(series: dict[str, str | None]) -> list[dict[str, str]]:
+def listed(series: Mapping[str, str | None]) -> list[dict[str, str]]:
     return [{"series": name, "values": values} for name, values in {**WELL, **series}.items() if values is not None]
 
 
