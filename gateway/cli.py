@@ -126,11 +126,13 @@ def schema() -> None:
 
 
 @main.command()
-def openapi() -> None:
+@click.option("--management", "of_management", is_flag=True, help="That of the management listener.")
+def openapi(of_management: bool) -> None:
     """Print the OpenAPI 3.1 description of the HTTP API."""
     from gateway.api.openapi import document
+    from gateway.api.openapi_management import management
 
-    click.echo(json.dumps(document(), indent=2))
+    click.echo(json.dumps(management() if of_management else document(), indent=2))
 
 
 # --- what `check` looks at: each returns what it found, or raises what is wrong ---

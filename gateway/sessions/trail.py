@@ -41,8 +41,8 @@ Entries = list[tuple[str, dict[str, str]]]
 class AuditTrail:
     """The stream under one prefix. `timeout` bounds every operation, in seconds.
 
-    It holds about `max_len` entries, none older than `retention` seconds by the time of Redis. `observe` is told the
-    operation and its seconds.
+    It holds about `max_len` entries; those older than `retention` seconds by the time of Redis are cut whenever one is
+    written, and the stream ends so long after the last one. `observe` is told the operation and its seconds.
     """
 
     def __init__(

@@ -220,7 +220,7 @@ class Audit(Section):
     max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
     """About how many entries the stream keeps."""
     retention: Retention = written("30d")
-    """How old an entry may become."""
+    """How old an entry may be when another is written; also the TTL of the stream."""
 
 
 class Settings(BaseSettings):

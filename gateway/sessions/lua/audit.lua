@@ -1,4 +1,5 @@
--- Append entries to the audit trail: a stream with the newest entries, and with none older than the retention.
+-- Append entries to the audit trail, and cut what is older than the retention; with the last entry the stream's life
+-- begins anew.
 -- KEYS  1 the stream
 -- ARGV  1 the most entries (about: whole nodes of the stream are cut)  2 retention (ms)
 --       3... for each entry: how many words it has, then its fields and values in turn
