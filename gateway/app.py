@@ -302,8 +302,7 @@ class Worker:
             telemetry=self.telemetry,
             failing=self.failing,
             reload_keys=self.reload_keys,
-            admin_token=self.settings.management.admin_token.get_secret_value(),
-            admin_digests=admin_digests(self.settings),
+            admins=lambda: admin_digests(self.settings),
             realm="management",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -110,9 +111,10 @@ def open_trail(settings: Settings, client: Any, observe: Callable[[str, float], 
 
 
 def admin_digests(settings: Settings) -> dict[str, bytes]:
-    """Return the SHA-256 digests of the named admins' tokens."""
-    known = settings.management.admin_tokens
-    return {name: bytes.fromhex(digest.removeprefix("sha256:")) for name, digest in known.items()}
+    """Return the SHA-256 digests of the admin tokens, by whose they are: "admin", or "admin:NAME"."""
+    token, named = settings.management.admin_token.get_secret_value(), settings.management.admin_tokens
+    own = {"admin": hashlib.sha256(token.encode()).digest()} if token else {}
+    return own | {f"admin:{name}": bytes.fromhex(digest.removeprefix("sha256:")) for name, digest in named.items()}
 
 
 def open_provider(settings: Settings) -> Provider:

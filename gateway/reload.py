@@ -32,6 +32,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
     "log": None,
+    "management": ("admin_token", "admin_token_file", "admin_tokens", "admin_tokens_file"),
     "server": (
         "trusted_proxies",
         "max_connections",

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from gateway.api import body
 from gateway.api.answers import Handler, empty, header_values, json_answer, only_header
 from gateway.api.services import client_ip, describe, request_id
-from gateway.errors import BadKeys, Forbidden, InvalidRequest
+from gateway.errors import BadKeys, Forbidden, InvalidRequest, NoRoute
 from gateway.telemetry import Cause, audit
 from gateway.tokens.keyfile import BadKey
 
@@ -35,9 +34,11 @@ _LOG = logging.getLogger("gateway.api")
 
 
 def guarded(handler: Handler) -> Handler:
-    """Return the handler behind the admin token (RFC 6750 2.1)."""
+    """Return the handler behind the admin tokens (RFC 6750 2.1); where there are none, there is nothing."""
 
     async def behind(site: Management, request: Request) -> Response:
+        if not site.admins():
+            raise NoRoute
         by = check_admin(site, request)
         request.state.cause = _cause(by, request)
         return await handler(site, request)
@@ -53,19 +54,12 @@ def check_admin(site: Management, request: Request) -> str:
     values = header_values(request, b"authorization")
     scheme, _, token = (values[0] if len(values) == 1 else b"").partition(b" ")
     presented, found = hashlib.sha256(token).digest(), ""
-    for name, digest in _admins(site):
+    for by, digest in site.admins().items():
         if hmac.compare_digest(presented, digest):
-            found = name
+            found = by
     if not found or scheme.lower() != b"bearer":
         raise Forbidden("admin token")
     return found
-
-
-def _admins(site: Management) -> Iterator[tuple[str, bytes]]:
-    if site.admin_token:
-        yield "admin", hashlib.sha256(site.admin_token.encode()).digest()
-    for name, digest in site.admin_digests.items():
-        yield f"admin:{name}", digest
 
 
 async def list_sessions(site: Management, request: Request) -> Response:

@@ -29,8 +29,8 @@ def management() -> Json:
         "info": {
             "title": "tokengate, management",
             "version": "1",
-            "description": "Probes, metrics and the admin API, on a listener of their own (`management.bind`). Each call "
-            "of the admin API leaves a line in the audit trail.",
+            "description": "Probes, metrics and the admin API, on a listener of their own (`management.bind`). Each "
+            "call of the admin API leaves a line in the audit trail.",
         },
         "paths": _paths(),
         "components": {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import io
 import json
@@ -17,10 +16,10 @@ import pytest
 
 from gateway.telemetry import configure_logging
 from tests.api.support import Stack, bearer, code, stack
-from tests.api.test_management import ADMIN, ADMIN_CALLS, TOKEN, managed
+from tests.api.test_management import ADMIN, ADMIN_CALLS, TOKEN, admins, managed
 
 ALICE, BOB = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-DIGESTS = {name: hashlib.sha256(token.encode()).digest() for name, token in (("alice", ALICE), ("bob", BOB))}
+ALL = admins(TOKEN, alice=ALICE, bob=BOB)
 SAID = {"X-Admin-Actor": "jane@support", "X-Admin-Reason": "ticket 4711: laptop stolen"}
 HOSTILE = [
     ("X-Admin-Reason", b"a\tb"),
@@ -76,7 +75,7 @@ def test_every_call_leaves_a_line_with_who_is_proven_who_is_said_and_why(
     trail: io.StringIO, token: str, by: str
 ) -> None:
     async def run() -> None:
-        async with stack() as s, managed(s, admin_digests=DIGESTS) as m:
+        async with stack() as s, managed(s, admins=lambda: ALL) as m:
             await everything(s, m, {**bearer(token), **SAID})
 
     asyncio.run(run())
@@ -105,9 +104,9 @@ def test_without_the_headers_the_line_says_by_whom_alone(trail: io.StringIO) -> 
 
 def test_named_tokens_alone_open_the_admin_api() -> None:
     async def run() -> None:
-        async with stack() as s, managed(s, admin_token="", admin_digests=DIGESTS) as m:
+        async with stack() as s, managed(s, admins=lambda: admins(alice=ALICE, bob=BOB)) as m:
             assert (await m.get("/admin/users/u-1/sessions", headers=bearer(BOB))).status_code == 200
-            for value in ("", TOKEN, ALICE[:-1], ALICE + BOB, "alice", "sha256:" + DIGESTS["alice"].hex()):
+            for value in ("", TOKEN, ALICE[:-1], ALICE + BOB, "alice", "sha256:" + ALL["admin:alice"].hex()):
                 refused = await m.get("/admin/users/u-1/sessions", headers=bearer(value))
                 assert code(refused) == (403, "forbidden")
 
@@ -119,7 +118,7 @@ def test_who_says_to_be_an_admin_is_none(trail: io.StringIO, method: str, path: 
     """A name in a header proves nothing; and who is refused leaves nothing of theirs in the trail."""
 
     async def run() -> None:
-        async with stack() as s, managed(s, admin_digests=DIGESTS) as m:
+        async with stack() as s, managed(s, admins=lambda: ALL) as m:
             user = (await s.login())["access_token"]
             for headers in (SAID, {**SAID, **bearer(user)}, {**SAID, **bearer("alice")}):
                 assert code(await m.request(method, path, headers=headers)) == (403, "forbidden")
@@ -139,7 +138,7 @@ def test_every_token_is_compared_whichever_is_presented(monkeypatch: pytest.Monk
         return compare(one, other)
 
     async def run() -> None:
-        async with stack() as s, managed(s, admin_digests=DIGESTS) as m:
+        async with stack() as s, managed(s, admins=lambda: ALL) as m:
             monkeypatch.setattr(hmac, "compare_digest", counting)
             await m.get("/admin/users/u-1/sessions", headers=bearer(token))
 
