@@ -31,10 +31,12 @@ from gateway.settings.values import (
     OptionalToken,
     Ratio,
     RedisUrl,
+    Retention,
     Size,
     Text,
     Timeout,
     Token,
+    TokenDigest,
     Window,
     decoded,
     listed,
@@ -92,6 +94,12 @@ class Management(Section):
     """The bearer token of the admin API; without it the admin API is off."""
     admin_token_file: Path | None = None
     """A file with the admin token."""
+    admin_tokens: Annotated[dict[Token, TokenDigest], BeforeValidator(decoded)] = Field(
+        default_factory=dict, repr=False
+    )
+    """Name of an admin = SHA-256 of their own token, from `tokengate hash-token`; the audit trail names them."""
+    admin_tokens_file: Path | None = None
+    """A file with such lines (TOML)."""
 
 
 class Redis(Section):
@@ -244,6 +252,17 @@ class Tracing(Section):
     """Spans that wait for the collector; one more is dropped."""
 
 
+class Audit(Section):
+    """Where the audit trail goes beside the log."""
+
+    stream: bool = False
+    """Whether its lines are kept in Redis too, in one stream for all replicas; `tokengate audit` reads it."""
+    max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
+    """About how many entries the stream keeps."""
+    retention: Retention = written("30d")
+    """How old an entry may be when another is written; also the TTL of the stream."""
+
+
 class Settings(BaseSettings):
     """The whole configuration. Only `load` sees the environment: an instance is what it was given."""
 
@@ -265,6 +284,7 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: Audit = Field(default_factory=Audit)
     issuers: tuple[Issuer, ...] = ()
     identity_headers: dict[Token, Text] = Field(default_factory=IDENTITY_HEADERS.copy)
     """The header sent to backends = the claim that it carries."""
