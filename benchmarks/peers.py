@@ -42,6 +42,13 @@ def backend(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
     return _nginx(folder / "backend", server, http, machine.cores().rest)
 
 
+def accounts(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """Run a login webhook that takes every password, each time for another user; yield (port, pid)."""
+    answer = """'{"sub":"u-$request_id","roles":["user"]}'"""
+    server = f"location / {{ default_type application/json; return 200 {answer}; }}"
+    return _nginx(folder / "accounts", server, "", machine.cores().rest)
+
+
 @contextlib.contextmanager
 def nginx(folder: Path, target: int) -> Iterator[Peer]:
     """Plain nginx: the limit, with no authentication at all. Upgrades are passed on.
