@@ -30,7 +30,7 @@ AT_ONCE = 2_000  # sessions to a pipeline
 
 
 class Crowd:
-    """Users `u-<first>` and on, with a session each: a device, a browser's user agent, an address, a role, an e-mail."""
+    """Users `u-<number>` with a session each: a device, a browser's user agent, an address, a role, an e-mail."""
 
     def __init__(self, prefix: str, epoch: int, *, counter: int = 0) -> None:
         """`epoch` is the birth of every partition (Unix seconds), `counter` that of the refresh tokens."""

@@ -88,11 +88,11 @@ http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a Redis that keeps nothing on disk; yield (port, pid)."""
+def redis(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Run a Redis that keeps nothing on disk unless `options` say so; yield (port, pid)."""
     port = machine.free_port()
     command = [machine.required("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += ["--dir", str(folder)]
+    command += ["--dir", str(folder), *options]
     with machine.process(command, machine.listening(port), folder / "redis.log", on=machine.cores().rest) as pid:
         yield port, pid
 

@@ -21,20 +21,20 @@ FRONTS = {
 PARTITIONS = 16
 PROXY_CONNECTIONS = 512  # that a proxy in front keeps to a pod
 MICRO = 1e-6
-_STEPS = 1_000  # of the search for a number of pods; a plan takes a few
+_MOST = 100_000  # workers that are tried
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
     """What one run measured (scale.py). CPU in microseconds, sizes in bytes.
 
-    `nginx` is a proxied request of plain nginx in the same run, the yardstick. The first part is a worker's: a proxied
-    request with its live check at half load, where requests of many tokens share connections and where each connection
-    keeps to one (`request_kept`); what a token costs on top that the
-    worker has not seen yet (`verify`) and that nobody has seen since its refresh (`mark`), a refresh, a login by the
-    webhook, a logout; a worker at rest, a connection, a remembered token. The second is Redis': a live check is
-    `batch / n + ask` where n of them travel together, with `batch_cluster` on a cluster; `worker` is what a worker costs
-    in a second by itself. `turn` is in seconds: from one batch of a busy worker to the next.
+    `nginx` is a request that plain nginx passes on in the same run, the yardstick. The first part is a worker's: a
+    proxied request with its live check at half load, where requests of many tokens share connections and where each
+    connection keeps to one (`request_kept`); what a token costs on top that the worker has not seen yet (`verify`) and
+    that nobody has seen since its refresh (`mark`), a refresh, a login by the webhook, a logout; a worker at rest, a
+    connection, a remembered token. The second is Redis': a live check is `batch / n + ask` where n of them travel
+    together, with `batch_cluster` on a cluster; `worker` is what a worker costs in a second by itself. `turn` is in
+    seconds: from one batch of a busy worker to the next.
     """
 
     nginx: float
@@ -123,6 +123,9 @@ class Headroom:
     shard_bytes: float = 24 * 2.0**30
 
 
+USUAL = Headroom()
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What happens in a second with so many workers, and what a worker holds."""
@@ -138,7 +141,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. Cores are busy ones, bytes those that are needed; `limit` says what the number of pods comes from."""
+    """What to run. Cores are busy ones, bytes those that are needed; `limit` says what asks for the pods."""
 
     demand: Demand
     flow: Flow
@@ -161,8 +164,8 @@ class Plan:
     redis_connections: int = field(default=0)  # at most, to one master
 
 
-def plan(demand: Demand, constants: Constants, headroom: Headroom = Headroom()) -> Plan:
-    """Return what to run. Raises ValueError where no number of pods is enough (a pod spends all it has on itself)."""
+def plan(demand: Demand, constants: Constants, headroom: Headroom = USUAL) -> Plan:
+    """Return what to run. Raises ValueError where no number of workers is enough."""
     workers, limit = _workers(demand, constants, headroom)
     pods = _with_a_zone_lost(workers, headroom.zones)
     flow = _flow(demand, headroom, workers)
@@ -243,21 +246,19 @@ def _cpu(demand: Demand, constants: Constants, flow: Flow) -> float:
 
 
 def _workers(demand: Demand, constants: Constants, headroom: Headroom) -> tuple[int, str]:
-    """Return how many workers are needed, and what for. With more of them each token is verified by more."""
-    workers = 1
-    for _ in range(_STEPS):
+    """Return the least number of workers that is enough, and what asks for it.
+
+    Looked for from below: with more workers each token is verified by more of them, and forgotten by fewer.
+    """
+    for workers in range(1, _MOST):
         flow = _flow(demand, headroom, workers)
-        needs = {
-            "CPU": math.ceil(_cpu(demand, constants, flow) * MICRO / headroom.busy),
-            "connections": math.ceil(flow.connections * workers / (headroom.connections * headroom.busy))
-            if demand.front == DIRECT
-            else 1,
-        }
+        needs = {"CPU": _cpu(demand, constants, flow) * MICRO / headroom.busy}
+        if demand.front == DIRECT:
+            needs["connections"] = flow.connections * workers / (headroom.connections * headroom.busy)
         limit = max(needs, key=needs.__getitem__)
         if needs[limit] <= workers:
             return workers, limit if workers > 1 else "one is enough"
-        workers = needs[limit]
-    raise ValueError("no number of workers is enough")
+    raise ValueError(f"{_MOST:,} workers are not enough")
 
 
 def _with_a_zone_lost(workers: int, zones: int) -> int:
@@ -303,7 +304,7 @@ def _shards(
 
 
 def _useful() -> Iterator[int]:
-    """Yield the numbers of shards of which the next has less on its fullest one: one, or a cluster of three and more."""
+    """Yield one, and the sizes of a cluster, three and more, that have less on their fullest than the one before."""
     yield 1
     yield from (shards for shards in range(3, PARTITIONS + 1) if shards == 3 or share(shards) < share(shards - 1))
 
@@ -318,7 +319,7 @@ def _writes(constants: Constants, flow: Flow) -> float:
 
 def tables(keys: float) -> float:
     """Return the bytes of Redis' two hash tables (keys, their ends): 8 a slot, doubled when they are full."""
-    return 16.0 * 2 ** math.ceil(math.log2(max(4.0, keys)))
+    return 16.0 * float(2 ** math.ceil(math.log2(max(4.0, keys))))
 
 
 def _data(demand: Demand, constants: Constants, flow: Flow, shards: int) -> float:

@@ -16,23 +16,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import credentials, footprint, grants, machine, peers, scale_report, streams
+from benchmarks import credentials, footprint, grants, machine, peers, scale_report, scale_results, streams
 from benchmarks.crowd import Crowd
 from benchmarks.gateway import sign_in, tokengate
 from benchmarks.measure import Load, Peer, Sample, run
-from benchmarks.plan import Constants, batch_size, check_cost, tables
-from benchmarks.scale_results import SAVED, Check, Point, Results, load, save
+from benchmarks.plan import Constants, tables
+from benchmarks.scale_figures import check, cost, load_checks, mgets, password_cost, turn, verify_costs
+from benchmarks.scale_results import SAVED, Check, Point, Results
 from benchmarks.store_probe import Probe, fit
-from gateway.identity.passwords import hash_password, verify
-from gateway.tokens.keyring import Keyring, generate
+from gateway.tokens.keyring import Keyring
 from gateway.tokens.signer import Signer
-from gateway.tokens.verifier import Verifier
 
 SESSIONS = 100_000  # in Redis while everything else is measured
 TOKENS = 10_000  # of them that clients use
@@ -44,7 +43,11 @@ REST = 3.0  # seconds for which workers at rest are watched
 WORKERS = (1, 2, 4)
 MANY = 16  # workers that ask Redis at the same moment
 ROUNDS = 2
-ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
+KEPT = {
+    "nothing is kept": (),
+    "appendfsync everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
+    "appendfsync always": ("--appendonly", "yes", "--appendfsync", "always"),
+}
 _EACH_ONCE = """local requests, at = {{}}, 0
 function init(args)
   for token in io.lines("{file}") do
@@ -69,14 +72,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=2, help="length of a round, whole seconds (default 2)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the run as JSON")
     parser.add_argument("--from", dest="from_file", type=Path, metavar="FILE", help="no run: take one that was saved")
-    parser.add_argument("--docs", action="store_true", help=f"write {SAVED} and the tables of the page")
+    parser.add_argument("--docs", action="store_true", help="write docs/scale.json and the tables of the page")
     given = parser.parse_args(words)
     machine.raise_file_limit()
-    results = load(given.from_file) if given.from_file else measure(given.seconds)
+    results = scale_results.load(given.from_file) if given.from_file else measure(given.seconds)
     if given.save:
-        save(results, given.save)
+        scale_results.save(results, given.save)
     if given.docs:
-        save(results, SAVED)
+        scale_results.save(results, SAVED)
         scale_report.write_page(results)
     sys.stdout.write(scale_report.document(results))
     return 0
@@ -92,22 +95,15 @@ def measure(seconds: float) -> Results:
         bench = Bench(folder, stack, seconds)
         found = {**bench.store(), **bench.worker()}
         points = bench.points()
-        found["turn"] = _turn(points)
+        found["turn"] = turn(points)
         results = Results(machine.describe(), now, Constants(**found), SESSIONS, points)
         results.batches, results.cluster_batches = bench.batches, bench.cluster_batches
         results.crowded_batches = bench.crowded_batches
-        results.one_user, results.tokens, results.verify = bench.one_user(), bench.token_sizes, _verify_costs()
+        results.one_user, results.tokens, results.verify = bench.one_user(), bench.token_sizes, verify_costs()
         results.redis_connections = bench.redis_connections
-        results.checks = [*bench.cluster_checks(results), *bench.memory_checks(results.constants)]
+        results.persistence = bench.persistence()
+        results.checks = [*bench.cluster_checks(results), *bench.memory_checks(results)]
     return results
-
-
-@dataclass(frozen=True, slots=True)
-class Crowds:
-    """Who is signed in: `fresh` after a sign-in (counter 0), `refreshed` after a refresh, whose first use is written."""
-
-    fresh: Crowd
-    refreshed: Crowd
 
 
 class Bench:
@@ -125,7 +121,8 @@ class Bench:
         self.port, self.redis = stack.enter_context(peers.redis(folder))
         self.probe = Probe(self.port, self.redis)
         born = int(time.time()) - 10
-        self.crowds = Crowds(Crowd("gw", born), Crowd("gw", born, counter=1))
+        self.fresh = Crowd("gw", born)  # signed in
+        self.refreshed = Crowd("gw", born, counter=1)  # and refreshed since: their first use is written
         self.batches: list[tuple[int, float]] = []
         self.cluster_batches: list[tuple[int, float]] = []
         self.crowded_batches: list[tuple[int, float]] = []
@@ -138,7 +135,7 @@ class Bench:
     def store(self) -> dict[str, float]:
         """Return the constants of Redis."""
         _say(f"Redis: {SESSIONS:,} sessions, live checks by size, operations")
-        probe, crowd = self.probe, self.crowds.fresh
+        probe, crowd = self.probe, self.fresh
         base = probe.memory()
         crowd.begin_epochs(probe.client)
         sizes = probe.sizes(crowd, SESSIONS)
@@ -186,15 +183,15 @@ class Bench:
         with self._gateway(accounts=self.accounts) as peer:
             anonymous = replace(peer, headers={})
             samples = self._rounds(Load("login", "/auth/login", 8, _POST), anonymous)
-            found["login"] = _cost(samples)
-        found["password"] = _password_cost()
+            found["login"] = cost(samples)
+        found["password"] = password_cost()
         return found
 
     def _memory(self) -> dict[str, float]:
         with self._gateway() as peer:
             grown = footprint.idle(peer, IDLE)
         with self._gateway() as peer:
-            tokens = self._tokens(self.crowds.fresh, 50_000, 2 * FRESH)
+            tokens = self._tokens(self.fresh, 50_000, 2 * FRESH)
             run(Load("warm", "/1k", 4), peer, 1, self.redis)
             before = machine.memory(peer.pids)
             sample = run(Load("tokens", "/1k", 4, self._script(tokens, "GET")), peer, 5, self.redis)
@@ -208,7 +205,7 @@ class Bench:
 
         At half of what a worker can, which is where a plan has it; the last also with all that it can.
         """
-        tokens = self._tokens(self.crowds.fresh, 0, TOKENS)
+        tokens = self._tokens(self.fresh, 0, TOKENS)
         self._warm(peer, tokens, 1)
         varied = self._script(tokens, "GET")
         full = self._rounds(Load("full", "/1k", 32, varied), peer)
@@ -222,7 +219,7 @@ class Bench:
         for _ in range(ROUNDS):
             for name, (load, asked) in loads.items():
                 samples[name].append(run(load, asked, self.seconds, self.redis))
-        return {"request_full": _cost(full)} | {name: _cost(each) for name, each in samples.items()}
+        return {"request_full": cost(full)} | {name: cost(each) for name, each in samples.items()}
 
     def _warm(self, peer: Peer, tokens: Sequence[str], workers: int) -> None:
         """Have each worker see each token, and most of them again."""
@@ -233,17 +230,18 @@ class Bench:
                 seconds = min(16, 2 * seconds)
 
     def _first_sights(self, peer: Peer, request: float) -> dict[str, float]:
-        """Return what it costs on top to see a token first: whose session is in use, and one that was just refreshed."""
-        self.crowds.refreshed.fill(self.port, 500_000, ROUNDS * FRESH)
-        verified, marked = [], []
+        """Return what it costs on top to see a token first, and one that was just refreshed."""
+        self.refreshed.fill(self.port, 500_000, ROUNDS * FRESH)
+        verified: list[float] = []
+        marked: list[float] = []
         for at in range(ROUNDS):
             for crowd, first, costs in (
-                (self.crowds.fresh, TOKENS + at * FRESH, verified),
-                (self.crowds.refreshed, at * FRESH, marked),
+                (self.fresh, TOKENS + at * FRESH, verified),
+                (self.refreshed, at * FRESH, marked),
             ):
                 tokens = self._tokens(crowd, first, FRESH)
                 sample = run(Load("first", "/1k", 8, self._script(tokens, "GET")), peer, 1, self.redis)
-                _check([sample])
+                check([sample])
                 seen = min(sample.requests, len(tokens))
                 costs.append((sample.cpu * 1e6 - sample.requests * request) / seen)
         return {"verify": median(verified), "mark": max(0.0, median(marked) - median(verified))}
@@ -253,14 +251,14 @@ class Bench:
         before = client.info("stats")
         samples = [grants.refresh(peer, self.seconds, self.redis) for _ in range(ROUNDS)]
         after = client.info("stats")
-        _check(samples)
+        check(samples)
         total = sum(sample.requests for sample in samples)
         self.redis_connections = client.info("clients")["connected_clients"] - 1
         self._measure_tokens(peer)
-        tokens = self._tokens(self.crowds.refreshed, 0, FRESH)
+        tokens = self._tokens(self.refreshed, 0, FRESH)
         sample = run(Load("logout", "/auth/logout", 8, self._script(tokens, "POST")), peer, 1, self.redis)
         return {
-            "refresh": _cost(samples),
+            "refresh": cost(samples),
             "logout": sample.cpu / sample.requests * 1e6,
             "refresh_in": (after["total_net_input_bytes"] - before["total_net_input_bytes"]) / total,
             "refresh_out": (after["total_net_output_bytes"] - before["total_net_output_bytes"]) / total,
@@ -269,22 +267,24 @@ class Bench:
     def _measure_tokens(self, peer: Peer) -> None:
         answer = sign_in(peer.url)
         self.token_sizes["refresh token"] = float(len(str(answer["refresh_token"])))
-        record = self.probe.client.get(self.probe.keys.session(self.crowds.fresh.made[0][1]))
+        record = self.probe.client.get(self.probe.keys.session(self.fresh.made[0][1]))
         self.token_sizes["session record"] = float(len(record))
 
     # --- several workers, and a cluster ---
 
     def points(self) -> list[Point]:
         """Return loads on one worker, two and four."""
-        found = []
+        found: list[Point] = []
         for workers in WORKERS:
             _say(f"{workers} worker{'s' if workers > 1 else ''} beside one Redis")
             with self._gateway(workers=workers) as peer:
                 found += self._loads(peer, workers, [self.redis], [self.probe.client])
         return found
 
-    def _loads(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], tokens: Crowd | None = None) -> list[Point]:
-        crowd = tokens or self.crowds.fresh
+    def _loads(
+        self, peer: Peer, workers: int, pids: list[int], clients: list[Any], tokens: Crowd | None = None
+    ) -> list[Point]:
+        crowd = tokens or self.fresh
         kept = self._tokens(crowd, 0, SLICE)
         self._warm(peer, kept, workers)
         script = self._script(kept, "GET")
@@ -295,10 +295,10 @@ class Bench:
         return found
 
     def _point(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], load: Load) -> Point:
-        before, cpu = _mgets(clients), machine.cpu_seconds(pids)
+        before, cpu = mgets(clients), machine.cpu_seconds(pids)
         sample = run(load, peer, self.seconds, self.redis)
-        _check([sample])
-        used, batches = machine.cpu_seconds(pids) - cpu, _mgets(clients) - before
+        check([sample])
+        used, batches = machine.cpu_seconds(pids) - cpu, mgets(clients) - before
         return Point(
             workers,
             len(pids),
@@ -319,7 +319,7 @@ class Bench:
         with cluster(3) as nodes:
             clients = [node.client() for node in nodes.nodes]
             pids = [int(client.info("server")["process_id"]) for client in clients]
-            crowd = Crowd("gw", self.crowds.fresh.epoch)
+            crowd = Crowd("gw", self.fresh.epoch)
             owners = {digit: node for node in nodes.nodes for digit in nodes.partitions(node)}
             for digit, node in owners.items():
                 with node.client() as client:
@@ -328,21 +328,44 @@ class Bench:
             with self._gateway(workers=4, redis_url=nodes.url) as peer:
                 points = self._loads(peer, 4, pids, clients, crowd)
         results.points += points
-        return _load_checks(results, points)
+        return load_checks(results, points)
 
-    def memory_checks(self, constants: Constants) -> list[Check]:
-        """Load a million sessions into an empty Redis, and compare."""
+    def persistence(self) -> dict[str, dict[str, float]]:
+        """Return what a sign-in and a refresh take of Redis, by how it keeps its data."""
+        _say("Redis with and without a log")
+        found: dict[str, dict[str, float]] = {}
+        for name, options in KEPT.items():
+            folder = self.folder / f"kept-{len(found)}"
+            folder.mkdir()
+            with peers.redis(folder, *options) as (port, pid):
+                probe = Probe(port, pid)
+                self.fresh.begin_epochs(probe.client)
+                costs = probe.operations()
+                written = int(probe.client.info("persistence").get("aof_current_size", 0)) if options else 0
+            found[name] = {"login": costs["login"], "refresh": costs["refresh"], "log": float(written)}
+        return found
+
+    def memory_checks(self, results: Results) -> list[Check]:
+        """Load a million sessions into an empty Redis, and compare; then have it write a snapshot."""
         _say(f"{LOADED:,} sessions in one Redis")
-        folder = self.folder / "million"
+        folder, constants = self.folder / "million", results.constants
         folder.mkdir()
         with peers.redis(folder) as (port, pid):
-            probe, crowd = Probe(port, pid), Crowd("gw", int(time.time()))
-            crowd.fill(port, 0, LOADED)
+            probe = Probe(port, pid)
+            Crowd("gw", int(time.time())).fill(port, 0, LOADED)
             measured = probe.memory()
+            before = time.monotonic()
+            probe.client.bgsave()
+            while probe.client.info("persistence")["rdb_bgsave_in_progress"]:
+                time.sleep(0.1)
+            results.million = {
+                "resident": float(probe.client.info("memory")["used_memory_rss"]),
+                "snapshot": float((folder / "dump.rdb").stat().st_size),
+                "seconds": time.monotonic() - before,
+                "fork": float(probe.client.info("stats")["latest_fork_usec"]),
+            }
         predicted = (
-            constants.store_bytes
-            + LOADED * (constants.session_bytes + constants.index_bytes)
-            + tables(2 * LOADED)
+            constants.store_bytes + LOADED * (constants.session_bytes + constants.index_bytes) + tables(2 * LOADED)
         )
         return [Check(f"used_memory of {LOADED:,} sessions", "MiB", predicted / 2**20, measured / 2**20)]
 
@@ -351,7 +374,9 @@ class Bench:
     @contextlib.contextmanager
     def _gateway(self, **options: Any) -> Iterator[Peer]:
         self._number += 1
-        with tokengate(f"scale-{self._number}", self.folder, self.target, self.port, self.credentials, **options) as peer:
+        with tokengate(
+            f"scale-{self._number}", self.folder, self.target, self.port, self.credentials, **options
+        ) as peer:
             yield peer
 
     def _tokens(self, crowd: Crowd, first: int, count: int) -> list[str]:
@@ -365,78 +390,13 @@ class Bench:
 
     def _rounds(self, load: Load, peer: Peer) -> list[Sample]:
         samples = [run(load, peer, self.seconds, self.redis) for _ in range(ROUNDS)]
-        _check(samples)
+        check(samples)
         return samples
 
     def _store_cpu(self, seconds: float) -> float:
         before = machine.cpu_seconds([self.redis])
         time.sleep(seconds)
         return machine.cpu_seconds([self.redis]) - before
-
-
-def _cost(samples: Sequence[Sample]) -> float:
-    _check(samples)
-    return median(sample.cpu_per_request for sample in samples) * 1e6
-
-
-def _check(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        if sample.errors > sample.requests / 100:
-            raise RuntimeError(f"{sample.errors} of {sample.requests} requests failed")
-
-
-def _mgets(clients: Sequence[Any]) -> int:
-    stats = [client.info("commandstats").get("cmdstat_mget", {}) for client in clients]
-    return sum(int(each.get("calls", 0)) for each in stats)
-
-
-def _turn(points: Sequence[Point]) -> float:
-    """Return the seconds from one batch of a worker to the next: the fewest, so that batches are taken for small."""
-    return min(point.workers * point.seconds / point.batches for point in points if point.batches)
-
-
-def _load_checks(results: Results, cluster: Sequence[Point]) -> list[Check]:
-    """Compare the model with loads that no constant rests on (of those beside one Redis the turn does)."""
-    constants, found = results.constants, []
-    beside = [point for point in results.points if point.workers == 4 and point.masters == 1]
-    for points, where, lanes in ((beside, "1 Redis", 1), (cluster, "a cluster of 3", 16)):
-        half = next(point for point in points if point.rate)
-        busiest = max(points, key=lambda point: point.connections)
-        several = busiest.masters > 1
-        size = batch_size(half.requests / half.seconds, half.workers, constants.turn, lanes)
-        costs = [check_cost(constants, point.batch, cluster=several) for point in (half, busiest)]
-        name = f"4 workers, {where}"
-        found += [
-            Check(f"{name}, full load: Redis a live check", "µs", costs[1], busiest.check_cost),
-            Check(f"{name}, half load: Redis a live check", "µs", costs[0], half.check_cost),
-            Check(f"{name}, half load: live checks in a batch", "", size, half.batch),
-            Check(f"{name}, full load: gateway a request", "µs", constants.request, busiest.request_cost),
-        ]
-    return found
-
-
-def _password_cost(times: int = 3) -> float:
-    hashed = hash_password("a password")
-    before = time.process_time()
-    for _ in range(times):
-        verify(hashed, "a password")
-    return (time.process_time() - before) / times * 1e6
-
-
-def _verify_costs(count: int = 200) -> dict[str, float]:
-    """Return the microseconds that a token takes whose signature has to be checked, by algorithm."""
-    found, crowd = {}, Crowd("gw", 0)
-    who = [("u-0", "0" * 23)] * count
-    for algorithm in ALGORITHMS:
-        keyring = Keyring.load([generate(algorithm, time.time())], algorithm)
-        signer = Signer(keyring, credentials.ISSUER, credentials.AUDIENCE, 600)
-        verifier = Verifier(keyring, credentials.ISSUER, credentials.AUDIENCE, 10)
-        tokens = [token.encode() for token in crowd.tokens(signer, who)]
-        before, now = time.process_time(), time.time()
-        for token in tokens:
-            verifier.verify(token, now)
-        found[algorithm] = (time.process_time() - before) / count * 1e6
-    return found
 
 
 def _say(what: str) -> None:

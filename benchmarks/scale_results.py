@@ -1,4 +1,5 @@
-"""A run of scale.py: what it measured, the constants that follow, and how far the model was from what it did not know."""
+"""A run of scale.py: what it measured, the constants that follow, and how far the model was from what it did not
+know."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ import orjson
 
 from benchmarks.plan import Constants
 
-SAVED = Path("docs/scale.json")
+SAVED = Path(__file__).parents[1] / "docs" / "scale.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A load on so many workers. CPU in seconds; `batches` are the MGETs that Redis got; `rate` 0 = all that they can."""
+    """A load on so many workers. CPU in seconds; `batches` are the MGETs that Redis got; `rate` 0 = all they can."""
 
     workers: int
     masters: int
@@ -58,7 +59,9 @@ class Check:
 class Results:
     """One run. Costs in microseconds: `batches` by size, to one server, as `cluster_batches` to a master, and as
     `crowded_batches` of several workers at the same moment; `one_user` of a login by the sessions
-    that the user has (without and with a device's name), `verify` of a token by algorithm, `tokens` bytes by name."""
+    that the user has (without and with a device's name), `verify` of a token by algorithm, `tokens` bytes by name,
+    `persistence` of Redis by how it keeps its data, `million` what a million sessions were in memory, on disk and as a
+    copy. `redis_connections` are those of a worker under a load of refreshes."""
 
     machine: dict[str, str | int]
     when: str
@@ -71,6 +74,8 @@ class Results:
     one_user: dict[str, dict[str, float]] = field(default_factory=dict)
     verify: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
+    persistence: dict[str, dict[str, float]] = field(default_factory=dict)
+    million: dict[str, float] = field(default_factory=dict)
     redis_connections: int = 0
     checks: list[Check] = field(default_factory=list)
 

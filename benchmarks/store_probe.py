@@ -89,9 +89,7 @@ class Probe:
         return [(size, median(costs)) for size, costs in found.items()]
 
     def _batch(self, sessions: Sequence[tuple[str, str]], guarded: bool) -> bytes:
-        keys = [
-            LiveKeys(0, self.keys.session(sid), self.keys.revoked(sid[0] + "t" * 22)) for _, sid in sessions
-        ]
+        keys = [LiveKeys(0, self.keys.session(sid), self.keys.revoked(sid[0] + "t" * 22)) for _, sid in sessions]
         return Batch(keys, [], 0.0, 0.0).command() + (STILL_PRIMARY if guarded else b"")
 
     def _cost(self, connections: Sequence[socket.socket], said: Sequence[bytes], replies: int) -> float:

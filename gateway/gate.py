@@ -51,8 +51,8 @@ class Gate:
     `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
     lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first and the store does not
-    yet know to be used: it is what makes the refresh token handed out with it count as used (rotation table). `issuer_keys` fetches the keys
-    of other issuers, None where there are none.
+    know to be used: it is what makes the refresh token handed out with it count as used (rotation table).
+    `issuer_keys` fetches the keys of other issuers, None where there are none.
     """
 
     __slots__ = (

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,10 @@ def fleet(backend: Backend) -> Iterator[Fleet]:
     with ExitStack() as stack:
         nodes = stack.enter_context(cluster(3, options=KEPT))
         site = stack.enter_context(Site(nodes.url, users=users))
-        options = {"routes": [route("/guarded/", backend.url)], "redis": {"url": nodes.url, "timeout": "2s"}}
+        options: dict[str, Any] = {
+            "routes": [route("/guarded/", backend.url)],
+            "redis": {"url": nodes.url, "timeout": "2s"},
+        }
         gateways = [stack.enter_context(site.serve(ready=0, **options)) for _ in range(GATEWAYS)]  # at the same time
         for gateway in gateways:
             gateway.wait_ready()
@@ -142,9 +146,7 @@ def test_each_master_is_asked_about_its_own_partitions_once_a_request(fleet: Fle
 @pytest.mark.parametrize(
     ("digits", "each", "most"), [("0", 64, 8), (DIGITS, 4, 3 * len(DIGITS))], ids=["one partition", "all partitions"]
 )
-def test_requests_that_come_together_are_asked_about_together(
-    fleet: Fleet, digits: str, each: int, most: int
-) -> None:
+def test_requests_that_come_together_are_asked_about_together(fleet: Fleet, digits: str, each: int, most: int) -> None:
     """64 requests that a gateway finds waiting are a few live checks of Redis for each partition, not 64."""
     gateway = fleet.gateways[0]
     wanted = [fleet.tokens[digit] for digit in digits for _ in range(each)]

@@ -1,4 +1,4 @@
-"""A user with very many sessions: a service account, a bot that signs in and never out. Redis does one thing at a time."""
+"""A user with very many sessions: a bot that signs in and never out. Redis does one thing at a time."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ async def test_a_device_is_found_among_hundreds_of_others(own_redis: RedisServer
 async def test_at_a_cap_of_hundreds_the_least_recently_used_session_ends(own_redis: RedisServer) -> None:
     clock = Clock()
     async with opened(own_redis.unix_url, "gw", clock, max_sessions=MANY) as world:
-        made = []
-        for _ in range(MANY):
-            made.append(await world.store.create(NewSession("bot")))
+        made = [await world.store.create(NewSession("bot")) for _ in range(MANY)]
         clock.push(5)
         for session in made[:120]:
             await world.store.rotate(session.id, 0)
