@@ -11,13 +11,16 @@ import redis
 from benchmarks.crowd import Crowd
 from benchmarks.plan import tables
 from benchmarks.store_probe import Probe
+from gateway.app import Worker
 from gateway.sessions.liveness import LiveKeys
 from gateway.sessions.record import NewSession
 from gateway.sessions.resp import Batch, parse_values
+from gateway.settings import load
 from gateway.tokens.keyring import Keyring, generate
 from gateway.tokens.signer import Signer
 from gateway.tokens.verifier import Verifier
-from tests.redis_server import RedisServer
+from tests.e2e.harness import Site
+from tests.redis_server import RedisServer, free_port
 from tests.sessions.world import in_loop, opened
 
 COUNT = 20_000
@@ -86,3 +89,17 @@ def test_an_epoch_is_one_small_key(own_redis: RedisServer) -> None:
         taken = client.memory_usage("gw:{0}:epoch")
     assert isinstance(taken, int)
     assert taken < 400
+
+
+@in_loop
+async def test_a_worker_remembers_as_many_tokens_as_it_is_told() -> None:
+    with Site("memory://remembered") as site:
+        config = site.configure(free_port(), free_port(), {"tokens": {"remembered": 2}, "routes": []})
+        worker = Worker(load(config, {}))
+        try:
+            who = [(f"u-{n}", f"0{n:022d}") for n in range(3)]
+            for token in Crowd("gw", 0).tokens(site.signer(), who):
+                worker.verifier.verify(token.encode(), time.time())
+            assert len(worker.verifier._known) == 2
+        finally:
+            await worker.stop()

@@ -87,7 +87,7 @@ def fleet(backend: Backend) -> Iterator[Fleet]:
         }
         gateways = [stack.enter_context(site.serve(ready=0, **options)) for _ in range(GATEWAYS)]  # at the same time
         for gateway in gateways:
-            gateway.wait_ready()
+            until(lambda: gateway.readiness() == 200, f"{gateway!r} is ready", 45)  # noqa: B023  # called here
         made = Fleet(gateways, nodes, backend, backend.spot().path("/guarded"))
         for at, digit in enumerate(DIGITS):
             made.tokens[digit] = gateways[at % GATEWAYS].login(f"user-{digit}")["access_token"]
