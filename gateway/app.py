@@ -69,6 +69,7 @@ from gateway.watch import LOOK_SECONDS, Watch
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 EXPORT_SECONDS = 2.0  # for the last spans, once nothing is served any more
+REMEMBERED_BYTES = 1024  # of a remembered token, on average: more than most have
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -118,7 +119,15 @@ class Worker:
             self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
-        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
+        self.verifier = Verifier(
+            self.keys.keyring,
+            tokens.issuer,
+            tokens.audience,
+            tokens.leeway,
+            max_entries=tokens.remembered,
+            max_bytes=tokens.remembered * REMEMBERED_BYTES,
+            others=others,
+        )
         sources = key_sources(settings.issuers, self.issuers, self.verifier)
         self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)

@@ -166,6 +166,8 @@ class Tokens(Section):
     """How long a refresh token still works after its successor was used."""
     max_sessions_per_user: Annotated[Number, Field(ge=0)] = 50
     """At one more the session least recently used ends; 0 = no limit."""
+    remembered: Annotated[Number, Field(ge=1)] = 65536
+    """Verified tokens that a worker remembers, some 3 KiB each; one that it had to forget is verified again."""
 
 
 class Cookies(Section):
