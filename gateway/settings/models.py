@@ -49,31 +49,35 @@ class Server(Section):
     """The listener for clients."""
 
     bind: Listen = written("0.0.0.0:8080")
-    """Where clients connect."""
+    """Where clients connect; `"[::]:8080"` for IPv6."""
     workers: Annotated[Number, Field(ge=1, le=256)] = 1
-    """Processes; they share nothing but Redis."""
+    """Processes; they share nothing but Redis. With `memory://` 1 alone."""
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
-    """Networks whose X-Forwarded-* or Forwarded headers are believed."""
+    """Networks whose `X-Forwarded-*` or `Forwarded` are believed, and which may use forward-auth; not the whole
+    internet."""
     proxy_protocol: bool = False
-    """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
+    """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2), whose source address becomes
+    the client's; then no one else may connect. Not beside `tls_cert`."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
-    """Client connections of a worker; one more is answered with 503 overloaded."""
+    """Client connections of a worker; one more gets 503 `overloaded`."""
     overload_after: Duration = written("250ms")
-    """How long a request may wait for a busy worker; one that would wait longer gets 503 overloaded; 0 = any time."""
+    """How long a request may wait for a worker that is busy with others; one that would wait longer gets 503
+    `overloaded` at once; 0 = any time."""
     max_header_bytes: HeadSize = written("32KiB")
-    """The largest request head; one larger is answered with 431."""
+    """A larger request head gets 431. At most 128 headers."""
     max_body_bytes: Size = written("0")
-    """The largest request body, 0 = no limit."""
+    """A larger request body gets 413; 0 = no limit, for bodies are streamed."""
     header_timeout: Timeout = written("10s")
     """For a whole request head to arrive."""
     keepalive_timeout: Timeout = written("75s")
-    """How long an idle connection is kept."""
+    """For the next request on an idle connection."""
     drain_delay: Duration = written("0s")
-    """How long new connections are still taken at shutdown, while load balancers see /readyz say 503."""
+    """How long new connections are still taken after the signal to end, while load balancers see `/readyz` say 503."""
     drain_timeout: Duration = written("25s")
-    """How long requests in flight may take after that; Kubernetes kills 30 s after the first signal."""
+    """For requests in flight after that; Kubernetes kills 30 s after the signal."""
     tls_cert: Path | None = None
-    """The certificate chain (PEM); without it the listener speaks plain HTTP."""
+    """The certificate chain (PEM); without it the listener speaks plain HTTP. A reload has it and its key read again,
+    from the same files or from others; whether the listener speaks TLS at all only a restart changes."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
 
@@ -82,9 +86,9 @@ class Management(Section):
     """The listener for probes, metrics and the admin API; never exposed to clients."""
 
     bind: Listen = written("127.0.0.1:9090")
-    """Where operators connect."""
+    """Where operators connect. Its port differs from that of `server`."""
     admin_token: AdminToken = written("")
-    """The bearer token of the admin API; without it the admin API is off."""
+    """The bearer token of the admin API, at least 16 characters; without one the admin API is off."""
     admin_token_file: Path | None = None
     """A file with the admin token."""
 
@@ -97,19 +101,20 @@ class Redis(Section):
     url_file: Path | None = None
     """A file with the URL."""
     username: str = ""
-    """The ACL user; it wins over the URL's."""
+    """An ACL user; it wins over the URL's."""
     password: SecretStr = written("")
-    """The password; it wins over the URL's."""
+    """The password; it wins over the URL's, and may not stand beside one in the URL."""
     password_file: Path | None = None
-    """A file with the password."""
+    """A file with the password, read again at each new connection: a rotated password needs no restart."""
     sentinel_username: str = ""
-    """The ACL user at the sentinels; the URL's is that of the servers."""
+    """For `redis+sentinel://`: an ACL user of the sentinels, whose users are not those of the servers."""
     sentinel_password: SecretStr = written("")
-    """The password at the sentinels."""
+    """The password of the sentinels."""
     sentinel_password_file: Path | None = None
-    """A file with the password at the sentinels."""
+    """A file with `sentinel_password`, read again at each new connection."""
     tls_ca: Path | None = None
-    """Authorities (PEM) that the server's certificate is checked against; the system's by default."""
+    """For a URL with `rediss`: authorities (PEM) that the server's certificate is checked against; the system's by
+    default. This file and the next two are read again when they have changed."""
     tls_cert: Path | None = None
     """The client certificate (PEM)."""
     tls_key: Path | None = None
@@ -117,13 +122,15 @@ class Redis(Section):
     prefix: KeyPrefix = written("gw")
     """What every key begins with."""
     timeout: Timeout = written("250ms")
-    """For one operation."""
+    """For one operation, the live check included."""
     on_outage: Literal["deny", "allow-recent"] = "deny"
-    """What happens to guarded requests while Redis cannot answer."""
+    """What happens to guarded requests while Redis cannot answer: 503, or with `allow-recent` a token passes that
+    passed a live check of the same worker within `outage_grace`."""
     outage_grace: Timeout = written("30s")
-    """For allow-recent: how old the last live check of a token may be."""
+    """For `allow-recent`: how old the last live check of a token may be."""
     wait_replicas: Annotated[Number, Field(ge=0, le=100)] = 0
-    """Replicas that must acknowledge a revocation (WAIT)."""
+    """Replicas that must acknowledge whatever ends a session or revokes a token (`WAIT`); with too few it is answered
+    503, and can be asked again."""
 
 
 class Tokens(Section):
@@ -132,36 +139,40 @@ class Tokens(Section):
     issuer: IssuerUrl
     """The `iss` claim: the public URL of this gateway."""
     audience: Text
-    """The `aud` claim: the API that the tokens are for."""
+    """The `aud` claim: the API that the tokens are for; also the realm of challenges."""
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """A directory; the newest key signs, all verify."""
+    """The directory of the keys; the newest key signs, all verify."""
     access_ttl: Lifetime = written("10m")
-    """The life of an access token."""
+    """The life of an access token; roles in a token are as old as it is. Less than `refresh_ttl` and `session_ttl`."""
     leeway: Window = written("10s")
-    """How far clocks may differ."""
+    """How far clocks may differ; a token passes for so long after its `exp`."""
     refresh_format: Literal["opaque", "jwt"] = "opaque"
-    """How refresh tokens look; both are always read."""
+    """How refresh tokens look (`jwt`: with `typ: rt+jwt`); both are always read, so a change signs no one out."""
     refresh_ttl: LifetimeOrNever = written("30d")
-    """How long a session lives without a refresh, 0 = for ever."""
+    """A session ends after so long without a refresh; 0 = never."""
     session_ttl: LifetimeOrNever = written("180d")
-    """How long a session lives at all, 0 = as long as it is used."""
+    """A session ends after so long at the latest; 0 = never while it is used."""
     refresh_grace: Window = written("10s")
     """How long a refresh token still works after its successor was used."""
     max_sessions_per_user: Annotated[Number, Field(ge=0)] = 50
-    """At one more the session least recently used ends; 0 = no limit."""
+    """One more ends the session least recently used; 0 = no limit."""
 
 
 class Cookies(Section):
     """The cookies of browsers."""
 
     refresh: Token = written("__Secure-refresh")
-    """The refresh token's cookie: HttpOnly, Secure, SameSite=Strict."""
+    """The name of the refresh token's cookie: `HttpOnly; Secure; SameSite=Strict; Path=/auth` (`Path=/` for a `__Host-`
+    name, beside an access cookie, or where a route has `on_expired = "refresh"`)."""
     access: OptionalToken = written("")
-    """The access token's cookie; without a name browsers hold the token themselves."""
+    """A name, as in `"__Host-access"`: a sign-in with `refresh_in = "cookie"` puts the access token into a cookie too,
+    and scripts hold no token at all. `gateway/cookies.py` has the table of the origins from which it counts."""
     allow_same_site: bool = False
-    """Whether pages of other hosts of the same site may use the cookies, rather than the gateway's own origin alone."""
+    """`true`: pages of every host of the same site (`app.example.com` beside `api.example.com`) may use the cookies
+    where the browser says `Sec-Fetch-Site: same-site`; each of these hosts is trusted then. Where a browser says
+    nothing, `Origin` must be the gateway's own all the same."""
 
 
 class Identity(Section):
@@ -170,9 +181,9 @@ class Identity(Section):
     provider: Literal["webhook", "users-file"] = "webhook"
     """An HTTP call to your accounts service, or a file."""
     webhook_url: HttpUrl | None = None
-    """What is asked: POST {username, password, device, ip}."""
+    """What is asked; required with `webhook`."""
     users_file: Path | None = None
-    """Users with their password hashes (TOML)."""
+    """Users with their password hashes (TOML); required with `users-file`."""
     recheck_on_refresh: bool = False
     """Whether each refresh asks again: new roles, or the end of the session."""
 
@@ -190,9 +201,12 @@ class Limits(Section):
     """Attempts per minute, 0 = none; counted in Redis for all replicas."""
 
     login_per_user: Annotated[Number, Field(ge=0)] = 10
-    """Sign-ins with one user name."""
+    """Sign-ins with one user name, right or wrong; spellings that differ in case, width, accents or unseen characters
+    count as one. A user under attack keeps every session and waits for a new one until a place is free, one every
+    60 / limit seconds."""
     login_per_ip: Annotated[Number, Field(ge=0)] = 30
-    """Sign-ins from one address (IPv6: one /64)."""
+    """Sign-ins from one address (an IPv6 address counts as its /64); failed client authentication at
+    `/auth/introspect` has as many of its own."""
     refresh_per_session: Annotated[Number, Field(ge=0)] = 30
     """Refreshes of one session."""
 
@@ -201,7 +215,7 @@ class Log(Section):
     """What is written to standard error, one JSON object a line."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written; the audit trail always is."""
+    """The least that is written; the audit trail (`"logger":"gateway.audit"`) always is, refreshes in it at debug."""
 
 
 class Settings(BaseSettings):

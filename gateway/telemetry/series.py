@@ -49,14 +49,16 @@ class Family(NamedTuple):
 
 
 COUNTERS: Final = {
-    REQUESTS: Family("Requests answered, by route and status code", ("route", "code")),
+    REQUESTS: Family(
+        "Requests answered, by route and status; 499 = the client left before the answer", ("route", "code")
+    ),
     REJECTIONS: Family("Requests that the gateway itself refused", ("route", "error")),
-    REFRESHES: Family("Refresh tokens presented, by what became of them", ("outcome",)),
-    SESSIONS: Family("Events in the life of sessions", ("event",)),
-    STORE_ROLLBACKS: Family("Partitions of the store that were found rolled back, and whose sessions are void", ()),
+    REFRESHES: Family("Refresh tokens presented: rotated, replayed, reuse, expired, unknown", ("outcome",)),
+    SESSIONS: Family("Events in the life of sessions: created, ended, login_failed", ("event",)),
+    STORE_ROLLBACKS: Family("Partitions of the store (of 16) found rolled back, and whose sessions are void", ()),
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
-    ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
+    ISSUER_FETCHES: Family("Fetches of another issuer's keys: succeeded, failed", ("issuer", "outcome")),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -65,7 +67,7 @@ HISTOGRAMS: Final = {
 }
 GAUGES: Final = {
     STORE_UP: Family("1 while the session store answers every worker, else 0", ()),
-    CONNECTIONS: Family("Open connections", ("side",)),
+    CONNECTIONS: Family("Open connections: client, upstream", ("side",)),
     ISSUER_KEYS_TIME: Family(
         "When the keys of another issuer were last fetched (Unix seconds, 0 = never), by the worker with the oldest",
         ("issuer",),
