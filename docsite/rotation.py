@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from gateway.tokens.rotation import Outcome, SessionState, mark_used, rotate
 
 NOW, GRACE, COUNTER = 1_000_000.0, 10.0, 5
-PRESENTED = {"n = c": COUNTER, "n = c − 1": COUNTER - 1, "n < c − 1": COUNTER - 2, "n > c": COUNTER + 1}
+PRESENTED = {"n = c": COUNTER, "n = c - 1": COUNTER - 1, "n < c - 1": COUNTER - 2, "n > c": COUNTER + 1}
 LIVE = {
     "fresh": SessionState(COUNTER),
     "grace": SessionState(COUNTER, used_at=NOW - GRACE / 2),
@@ -83,7 +83,8 @@ LINES = {  # from, to: the way, and where its words stand (left, top, anchor)
     ("over", "none"): ("M780 194L568 366", 734, 290, "start"),
     ("none", "none"): ("M580 390h30q10 0 10 10v10q0 10-10 10h-28", 633, 409, "start"),
 }
-STYLE = """text{font:14px system-ui,sans-serif;fill:#1f2328}.name{font-weight:600;font-size:15px}.note{fill:#59636e;font-size:13px}
+STYLE = """text{font:14px system-ui,sans-serif;fill:#1f2328}.name{font-weight:600;font-size:15px}
+.note{fill:#59636e;font-size:13px}
 .card{fill:#fff;stroke:#d1d9e0}.box{fill:#f6f8fa;stroke:#59636e;stroke-width:1.5}.end{stroke-dasharray:5 4}
 .line{fill:none;stroke:#59636e;stroke-width:1.5}.head{fill:#59636e}
 .rotated{fill:#0550ae;font-weight:600}.replayed{fill:#116329;font-weight:600}.reuse{fill:#a40e26;font-weight:600}
@@ -108,7 +109,8 @@ def picture(_: str = "") -> str:
     return "\n".join((_HEAD.format(label=_label(found), style=STYLE), *parts, "</svg>\n"))
 
 
-_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 510" width="960" height="510" role="img" aria-label="{label}">
+_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 510" width="960" height="510" role="img"
+aria-label="{label}">
 <style>{style}</style>
 <defs><marker id="head" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="7" markerHeight="7" orient="auto">\
 <path class="head" d="M0 0 10 5 0 10z"/></marker></defs>

@@ -75,7 +75,7 @@ async def end_session(site: Management, request: Request) -> Response:
 
 
 async def revoke(site: Management, request: Request) -> Response:
-    """Revoke `{"token"}` of any kind, or `{"jti", "exp"}` where only the log knows it; `"issuer"` if it is another's."""
+    """Revoke `{"token"}` of any kind, or `{"jti", "exp"}` where only the log knows it; of another `"issuer"`, too."""
     given = await body.json_object(request)
     match given:
         case {"token": str(token)} if len(given) == 1 and token:

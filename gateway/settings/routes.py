@@ -37,8 +37,8 @@ def _with_bounds(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Tell the bounds of numbers in the JSON Schema; pydantic drops them where a validator runs before."""
     for name, field in model.model_fields.items():
         for told, word in (("ge", "minimum"), ("le", "maximum")):
-            bounds = (getattr(each, told, None) for each in field.metadata)
-            schema["properties"][name].update({word: bound for bound in bounds if bound is not None})
+            for bound in filter(None.__ne__, (getattr(each, told, None) for each in field.metadata)):
+                schema["properties"][name][word] = bound
 
 
 class Section(BaseModel):

@@ -49,9 +49,7 @@ class Family(NamedTuple):
 
 
 COUNTERS: Final = {
-    REQUESTS: Family(
-        "Requests answered, by route and status; 499 = the client left before the answer", ("route", "code")
-    ),
+    REQUESTS: Family("Requests answered; 499 = the client left before the answer", ("route", "code")),
     REJECTIONS: Family("Requests that the gateway itself refused", ("route", "error")),
     REFRESHES: Family("Refresh tokens presented: rotated, replayed, reuse, expired, unknown", ("outcome",)),
     SESSIONS: Family("Events in the life of sessions: created, ended, login_failed", ("event",)),
