@@ -6,6 +6,7 @@ fixes alone. It takes one file of settings and Python-Markdown, so the way back 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 SETTINGS = HERE / "zensical.toml"
 SECONDS = 120
 _PLACE = "nav = []"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def build(folder: Path) -> Path:
@@ -31,7 +33,9 @@ def build(folder: Path) -> Path:
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", SETTINGS.name]
     made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS)
     if made.returncode:
-        raise SystemExit(made.stdout + made.stderr)
+        said = _COLOURS.sub("", made.stdout + made.stderr)
+        raise SystemExit(said.partition("Traceback (most recent call last)")[0])
+    (site / "404.html").unlink()  # for a server at the root of a host, which knows no other place
     return site
 
 

@@ -10,7 +10,7 @@ if (location.protocol === "file:") {
       this.frame.title = "search";
       document.documentElement.append(this.frame);
       this.inside = this.frame.contentWindow;
-      this.inside.postMessage = (data) => this.tell(new MessageEvent("message", { data }));
+      this.inside.postMessage = (data) => this.tell(new MessageEvent("message", { data: structuredClone(data) }));
       const script = this.inside.document.createElement("script");
       script.src = new URL(address, document.baseURI).href;
       script.onload = () => this.begin();
@@ -32,8 +32,9 @@ if (location.protocol === "file:") {
     }
 
     postMessage(data) {
-      if (this.waiting) this.waiting.push(data);
-      else setTimeout(() => this.inside.dispatchEvent(new this.inside.MessageEvent("message", { data })));
+      const copy = structuredClone(data); // as a worker gets it: neither side may change what the other holds
+      if (this.waiting) this.waiting.push(copy);
+      else setTimeout(() => this.inside.dispatchEvent(new this.inside.MessageEvent("message", { data: copy })));
     }
 
     terminate() {

@@ -33,12 +33,14 @@ ForeignAlgorithm = Literal["RS256", "ES256", "EdDSA", "PS256", "ES384", "ES512",
 FOREIGN_ALGORITHMS: tuple[ForeignAlgorithm, ...] = get_args(ForeignAlgorithm)
 
 
-def _with_bounds(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Tell the bounds of numbers in the JSON Schema; pydantic drops them where a validator runs before."""
-    for name, field in model.model_fields.items():
-        for told, word in (("ge", "minimum"), ("le", "maximum")):
-            for bound in filter(None.__ne__, (getattr(each, told, None) for each in field.metadata)):
-                schema["properties"][name][word] = bound
+_OF_SCHEMA = {"ge": "minimum", "le": "maximum"}
+
+
+def _in_words_of_json_schema(schema: dict[str, Any]) -> None:
+    """Name the bounds as JSON Schema does: behind a validator pydantic leaves its own words there."""
+    for each in schema["properties"].values():
+        for word in _OF_SCHEMA.keys() & each.keys():
+            each[_OF_SCHEMA[word]] = each.pop(word)
 
 
 class Section(BaseModel):
@@ -49,7 +51,7 @@ class Section(BaseModel):
         extra="forbid",
         validate_default=True,
         use_attribute_docstrings=True,
-        json_schema_extra=_with_bounds,
+        json_schema_extra=_in_words_of_json_schema,
     )
 
 
