@@ -107,7 +107,7 @@ def test_the_commands_of_the_http_api_do_what_stands_above_them() -> None:
 
 
 def test_the_commands_of_the_rotation_show_what_their_comments_say() -> None:
-    (block,) = commands("docs/rotation.md")
+    (block,) = commands("docs/rotation.md", "To see it")
     brief = Block(block.page, block.line, block.heading, block.commands.replace("sleep 11", "sleep 6"))
     with demo(TOKENGATE_TOKENS__REFRESH_GRACE="5s", TOKENGATE_TOKENS__ACCESS_TTL="5m") as made:
         made.type("make demo")

@@ -29,7 +29,7 @@ webhook_url = "http://accounts:8080/login"
 
 
 def test_a_start_with_a_bad_configuration_says_what_the_page_shows() -> None:
-    (block,) = commands("docs/configuration.md")
+    (block,) = commands("docs/configuration.md", "Configuration")
     with shell() as made:
         (made.directory / "gateway.toml").write_text(WRONG)
         made.run(block)
@@ -37,7 +37,7 @@ def test_a_start_with_a_bad_configuration_says_what_the_page_shows() -> None:
 
 
 def test_the_tables_of_the_benchmarks_are_made_again_from_the_run_that_is_kept() -> None:
-    (block,) = commands("docs/benchmarks.md")
+    (block,) = commands("docs/benchmarks.md", "Benchmarks")
     with shell() as made:
         for name in ("benchmarks.json", "benchmarks.md"):
             (made.directory / "docs").mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def test_the_tables_of_the_benchmarks_are_made_again_from_the_run_that_is_kept()
 
 
 def test_a_token_of_another_issuer_is_exchanged_by_the_line_of_the_page(own_redis: RedisServer) -> None:
-    (block,) = commands("docs/issuers.md")
+    (block,) = commands("docs/issuers.md", "Token exchange")
     with issuer() as idp, Site(own_redis.url) as site, site.serve(issuers=[idp.settings(exchange=True)]) as gateway:
         until(lambda: get(gateway, idp.token(), "/auth/me").status == 200, "tokens are younger than the store")
         here = {"https://api.example.com": f"http://127.0.0.1:{gateway.port}"}
