@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from docsite.marks import between, table
 from gateway.reload import takes
-from gateway.settings import Settings
+from gateway.settings import Settings, values
 from gateway.settings.environment import PREFIX
 from gateway.settings.files import SECRETS
 from gateway.settings.load import _model_at
 
-Json = dict[str, Any]
-
 HEAD = ("key", "default", "allowed", "changed by", "")
 LISTS = ("routes", "issuers")  # tables of which there may be several
+_SECURE = "`https://` URL, `http://` on a loopback host"
+WORDS: dict[Callable[..., Any] | None, str] = {  # what reads a value -> what it takes
+    values.duration: "duration",
+    values.lifetime: "duration, 0, or 1s or more",
+    values.size: "size",
+    values.address: "`host:port`",
+    values.origin: "`http(s)://host:port`",
+    values.network: "network (CIDR)",
+    values.secure_url: _SECURE,
+    values.issuer_url: _SECURE,
+    values.http_url: "`http(s)://` URL",
+    values.redis_url: "URL of one of the forms below",
+    values.route_path: "path of a URL, from `/` on",
+    values.strip_prefix: 'path of a URL, or `""`',
+    values.route_host: 'host name without a port, or `""`',
+    values.token: "name (RFC 9110 5.6.2)",
+    values.optional_token: 'name (RFC 9110 5.6.2), or `""`',
+    values.method: "method in capitals",
+    values.scope_token: "scope (RFC 6749 3.3)",
+    values.key_prefix: "1 to 32 of `A-Z a-z 0-9 _ . : -`",
+    values.token_type: 'type, or `""`',
+    values.admin_token: '16 or more printable ASCII characters, or `""`',
+}
 
 
 def page(text: str) -> str:
@@ -31,9 +54,7 @@ def page(text: str) -> str:
 
 def keys(section: str) -> str:
     """Return the table of a section: a row for each key."""
-    model = _model_at((section,))
-    schema = Settings.model_json_schema()["$defs"][model.__name__]["properties"]
-    return table(HEAD, [_row(section, model, key, schema[key]) for key in model.model_fields])
+    return table(HEAD, [_row(section, key, field) for key, field in _model_at((section,)).model_fields.items()])
 
 
 def headers() -> str:
@@ -59,13 +80,18 @@ def _variables(section: str) -> list[tuple[str, ...]]:
     ]
 
 
-def _row(section: str, model: type[BaseModel], key: str, schema: Json) -> tuple[str, ...]:
-    field = model.model_fields[key]
+def _row(section: str, key: str, field: FieldInfo) -> tuple[str, ...]:
     default = ... if field.is_required() else field.get_default(call_default_factory=True)
     meaning = " ".join((field.description or "").split())
     if (section, key) in SECRETS:
         meaning += f" Better in a file: `{key}_file`."
-    return f"`{key}`", written(default), allowed(schema, default), _changed_by(section, key), meaning
+    return (
+        f"`{key}`",
+        written(default),
+        allowed(field.annotation, field.metadata, default),
+        _changed_by(section, key),
+        meaning,
+    )
 
 
 def written(default: Any) -> str:
@@ -84,28 +110,44 @@ def written(default: Any) -> str:
     return f"`{default}`"
 
 
-def allowed(schema: Json, default: Any = None) -> str:
-    """Return in words which values a key may have, from its JSON Schema."""
-    if "anyOf" in schema:
-        return allowed(next(each for each in schema["anyOf"] if each.get("type") != "null"), default)
-    if "enum" in schema:
-        return " ".join(f'`"{value}"`' for value in schema["enum"])
-    match schema["type"]:
-        case "boolean":
-            return "`true` `false`"
-        case "integer":
-            return _bounds(schema)
-        case "array":
-            words = schema["items"].get("enum")
-            return "any of the default" if words and set(words) == set(default) else f"list: {allowed(schema['items'])}"
-        case "object":
+def allowed(kind: Any, checks: Iterable[Any] = (), default: Any = None) -> str:
+    """Return in words which values a type takes; `checks` are what pydantic holds it to, its metadata."""
+    if get_origin(kind) is Annotated:
+        kind, *more = get_args(kind)
+        return allowed(kind, [*more, *checks], default)
+    checks = list(checks)
+    for reads in (getattr(check, "func", None) for check in checks):
+        if reads in WORDS:
+            return WORDS[reads] + _within(checks)
+    match get_origin(kind):
+        case origin if origin is UnionType or origin is Union:
+            return allowed(next(each for each in get_args(kind) if each is not NoneType), checks, default)
+        case origin if origin is Literal:
+            return " ".join(f'`"{word}"`' for word in get_args(kind))
+        case origin if origin is dict:
             return "table"
-    return "path" if schema.get("format") == "path" else str(schema.get("x-allowed", "text"))
+        case origin if origin in (tuple, frozenset):
+            return _listed(get_args(kind)[0], default)
+    return _plain(kind, checks)
 
 
-def _bounds(schema: Json) -> str:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    return f"{least} to {most}" if most is not None else f"{least} or more"
+def _listed(item: Any, default: Any) -> str:
+    if get_origin(item) is Literal and set(get_args(item)) == set(default):
+        return "any of the default"
+    return f"list: {allowed(item)}"
+
+
+def _plain(kind: Any, checks: list[Any]) -> str:
+    if kind in (int, float) and kind is not bool:
+        least = next((check.ge for check in checks if hasattr(check, "ge")), None)
+        most = next((check.le for check in checks if hasattr(check, "le")), None)
+        return "number" if least is None else f"{least} or more" if most is None else f"{least} to {most}"
+    return {bool: "`true` `false`", Path: "path"}.get(kind, "text")
+
+
+def _within(checks: list[Any]) -> str:
+    bounds = [check.func for check in checks if isinstance(getattr(check, "func", None), values.Within)]
+    return f", {bounds[0].low} to {bounds[0].high}" if bounds else ""
 
 
 def _changed_by(section: str, key: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
 from docsite.marks import table
-from gateway.api import PUBLIC
 from gateway.api.answers import Table
 from gateway.api.management import ADMIN, HEALTH
 from gateway.api.openapi import document
@@ -20,6 +18,16 @@ HEAD = """# HTTP reference
 Every operation of the public API: what goes in, what comes out. This page is made by `make docs-generate` from the
 document that `tokengate openapi` prints; [HTTP API](http-api.md) has examples, and what the errors mean.
 """
+MANAGEMENT = {  # these are in no OpenAPI document
+    "GET /livez": "whether the process answers, whatever Redis does",
+    "GET /readyz": "whether requests should come here, or what fails",
+    "GET /metrics": "what all workers have counted",
+    "GET /admin/users/{sub}/sessions": "a user's sessions",
+    "DELETE /admin/users/{sub}/sessions": "end all of a user's sessions, or void another issuer's tokens of theirs",
+    "DELETE /admin/sessions/{id}": "end one session",
+    "POST /admin/revoke": "revoke a token",
+    "POST /admin/keys/reload": "read the key directory again",
+}
 CREDENTIALS = {
     "accessToken": "an access token",
     "refreshCookie": "the refresh cookie",
@@ -157,23 +165,10 @@ def _management() -> str:
 
 
 def _calls(served: Table, credential: str) -> Rows:
-    return [
-        (f"`{method} {shown(path)}`", credential, first_line(handler))
-        for path, methods in served.items()
-        for method, handler in methods.items()
-    ]
+    calls = [f"{method} {shown(path)}" for path, methods in served.items() for method in methods]
+    return [(f"`{call}`", credential, MANAGEMENT[call]) for call in calls]
 
 
 def shown(path: str) -> str:
     """Return an address as it is told: without how Starlette reads its parts."""
     return path.replace("{session_id}", "{id}").replace("{subject:path}", "{sub}")
-
-
-def first_line(handler: Any) -> str:
-    """Return the first sentence of what a handler says of itself."""
-    return (inspect.getdoc(inspect.unwrap(handler)) or "").partition("\n")[0]
-
-
-def public() -> set[str]:
-    """Return the paths that the application serves, as the OpenAPI document writes them."""
-    return {path.replace(":path}", "}") for path in PUBLIC}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
 import logging
@@ -31,7 +30,6 @@ _LOG = logging.getLogger("gateway.api")
 def guarded(handler: Handler) -> Handler:
     """Return the handler behind the admin token (RFC 6750 2.1)."""
 
-    @functools.wraps(handler)
     async def behind(site: Management, request: Request) -> Response:
         check_admin(site, request)
         return await handler(site, request)
@@ -49,13 +47,12 @@ def check_admin(site: Management, request: Request) -> None:
 
 
 async def list_sessions(site: Management, request: Request) -> Response:
-    """The user's sessions."""
     sessions = await site.store.list(request.path_params["subject"])
     return json_answer({"sessions": [describe(session) for session in sessions]})
 
 
 async def end_sessions(site: Management, request: Request) -> Response:
-    """End all of the user's sessions. `?issuer=` means a user of that issuer, by the subject that it knows them by."""
+    """`?issuer=` means a user of another issuer, by the subject that it knows them by."""
     given = request.query_params.multi_items()
     subject = request.path_params["subject"]
     match given:
@@ -69,13 +66,12 @@ async def end_sessions(site: Management, request: Request) -> Response:
 
 
 async def end_session(site: Management, request: Request) -> Response:
-    """End one session."""
     await site.grants.end_session(request.path_params["session_id"], **_by(request))
     return empty()
 
 
 async def revoke(site: Management, request: Request) -> Response:
-    """Revoke `{"token"}` of any kind, or `{"jti", "exp"}` where only the log knows it; of another `"issuer"`, too."""
+    """`{"token"}` of any kind, or `{"jti", "exp"}` where only the log knows it, of another `"issuer"` if need be."""
     given = await body.json_object(request)
     match given:
         case {"token": str(token)} if len(given) == 1 and token:

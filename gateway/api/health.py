@@ -28,6 +28,5 @@ async def readyz(site: Management, request: Request) -> Response:
 
 
 async def metrics(site: Management, request: Request) -> Response:
-    """What all workers have counted, as Prometheus text."""
     site.telemetry.store_up("redis" not in site.failing())  # what was told last may be a second old
     return text_answer(site.telemetry.render(), CONTENT_TYPE)

@@ -287,67 +287,58 @@ def _not_boolean(value: object) -> object:
     return value
 
 
-def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
-    """Return a check that says its bounds as they are written in the file."""
-    least, most = parse(low), parse(high)
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A check that says its bounds as they are written in the file."""
 
-    def check(value: Any) -> Any:
-        if not least <= value <= most:
-            raise ValueError(f"{low} to {high} is allowed")
+    low: str
+    high: str
+    least: float
+    most: float
+
+    def __call__(self, value: Any) -> Any:
+        if not self.least <= value <= self.most:
+            raise ValueError(f"{self.low} to {self.high} is allowed")
         return value
 
-    return AfterValidator(check)
+
+def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
+    return AfterValidator(Within(low, high, parse(low), parse(high)))
 
 
-def _schema(allowed: str, **members: Any) -> WithJsonSchema:
-    """Return a string's JSON Schema. `x-allowed` says in words what the parser takes: the reference shows it."""
-    return WithJsonSchema({"type": "string", **members, "x-allowed": allowed})
+_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^(0|{_DURATION.pattern})$"})
+_SIZE_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^{_SIZE.pattern}$"})
+_TEXT_SCHEMA = WithJsonSchema({"type": "string"})
+_URL_SCHEMA = WithJsonSchema({"type": "string", "format": "uri"})
 
-
-def _durations(allowed: str) -> WithJsonSchema:
-    return _schema(f"duration, {allowed}", pattern=rf"^(0|{_DURATION.pattern})$")
-
-
-def _sizes(allowed: str) -> WithJsonSchema:
-    return _schema(f"size, {allowed}", pattern=rf"^{_SIZE.pattern}$")
-
-
-def _urls(allowed: str) -> WithJsonSchema:
-    return _schema(allowed, format="uri")
-
-
-_SECURE_URL = "`https://` URL, `http://` on a loopback host"
-
-Duration = Annotated[float, BeforeValidator(duration), _durations("0 or more")]
-Timeout = Annotated[float, BeforeValidator(duration), _within(duration, "1ms", "1d"), _durations("1ms to 1d")]
-FetchTimeout = Annotated[float, BeforeValidator(duration), _within(duration, "100ms", "1m"), _durations("100ms to 1m")]
-RefreshInterval = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "1d"), _durations("1s to 1d")]
-TokenLife = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "90d"), _durations("1s to 90d")]
-Window = Annotated[float, BeforeValidator(duration), _within(duration, "0s", "5m"), _durations("0s to 5m")]
-Lifetime = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "36500d"), _durations("1s or more")]
-LifetimeOrNever = Annotated[float, BeforeValidator(lifetime), _durations("0, or 1s or more")]
-Size = Annotated[int, BeforeValidator(size), _sizes("0 or more")]
-HeadSize = Annotated[int, BeforeValidator(size), _within(size, "1KiB", "1MiB"), _sizes("1KiB to 1MiB")]
-BufferSize = Annotated[int, BeforeValidator(size), _within(size, "0", "16MiB"), _sizes("0 to 16MiB")]
+Duration = Annotated[float, BeforeValidator(duration), _DURATION_SCHEMA]
+Timeout = Annotated[float, BeforeValidator(duration), _within(duration, "1ms", "1d"), _DURATION_SCHEMA]
+FetchTimeout = Annotated[float, BeforeValidator(duration), _within(duration, "100ms", "1m"), _DURATION_SCHEMA]
+RefreshInterval = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "1d"), _DURATION_SCHEMA]
+TokenLife = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "90d"), _DURATION_SCHEMA]
+Window = Annotated[float, BeforeValidator(duration), _within(duration, "0s", "5m"), _DURATION_SCHEMA]
+Lifetime = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "36500d"), _DURATION_SCHEMA]
+LifetimeOrNever = Annotated[float, BeforeValidator(lifetime), _DURATION_SCHEMA]
+Size = Annotated[int, BeforeValidator(size), _SIZE_SCHEMA]
+HeadSize = Annotated[int, BeforeValidator(size), _within(size, "1KiB", "1MiB"), _SIZE_SCHEMA]
+BufferSize = Annotated[int, BeforeValidator(size), _within(size, "0", "16MiB"), _SIZE_SCHEMA]
 Number = Annotated[int, BeforeValidator(_not_boolean)]
-Listen = Annotated[Address, PlainValidator(address), _schema("`host:port`", examples=["0.0.0.0:8080"])]
-Backend = Annotated[Origin, PlainValidator(origin), _urls("`http(s)://host:port`")]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network), _schema("network (CIDR)")]
-SecureUrl = Annotated[str, PlainValidator(secure_url), _urls(_SECURE_URL)]
-IssuerUrl = Annotated[str, PlainValidator(issuer_url), _urls(_SECURE_URL)]
-HttpUrl = Annotated[str, PlainValidator(http_url), _urls("`http(s)://` URL")]
-RedisUrl = Annotated[SecretStr, BeforeValidator(redis_url), _urls("URL of one of the forms below")]
-RoutePath = Annotated[str, PlainValidator(route_path), _schema("path from `/` on", pattern="^/")]
-StripPrefix = Annotated[str, PlainValidator(strip_prefix), _schema('path, or `""`', pattern="^(/|$)")]
-RouteHost = Annotated[str, PlainValidator(route_host), _schema('host name without a port, or `""`')]
-Token = Annotated[str, PlainValidator(token), _schema("name (RFC 9110 5.6.2)")]
-OptionalToken = Annotated[str, PlainValidator(optional_token), _schema('name (RFC 9110 5.6.2), or `""`')]
-Method = Annotated[str, PlainValidator(method), _schema("method in capitals")]
-ScopeToken = Annotated[str, PlainValidator(scope_token), _schema("scope (RFC 6749 3.3)")]
-KeyPrefix = Annotated[str, PlainValidator(key_prefix), _schema("1 to 32 of `A-Z a-z 0-9 _ . : -`")]
-Text = Annotated[str, PlainValidator(text), _schema("text", minLength=1, maxLength=255)]
-OptionalText = Annotated[str, PlainValidator(optional_text), _schema("text", maxLength=255)]
-TokenType = Annotated[str, PlainValidator(token_type), _schema('type, or `""`')]
-AdminToken = Annotated[
-    SecretStr, AfterValidator(admin_token), _schema('16 or more printable ASCII characters, or `""`', writeOnly=True)
-]
+Listen = Annotated[Address, PlainValidator(address), WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8080"]})]
+Backend = Annotated[Origin, PlainValidator(origin), _URL_SCHEMA]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network), _TEXT_SCHEMA]
+SecureUrl = Annotated[str, PlainValidator(secure_url), _URL_SCHEMA]
+IssuerUrl = Annotated[str, PlainValidator(issuer_url), _URL_SCHEMA]
+HttpUrl = Annotated[str, PlainValidator(http_url), _URL_SCHEMA]
+RedisUrl = Annotated[SecretStr, BeforeValidator(redis_url), _URL_SCHEMA]
+RoutePath = Annotated[str, PlainValidator(route_path), WithJsonSchema({"type": "string", "pattern": "^/"})]
+StripPrefix = Annotated[str, PlainValidator(strip_prefix), WithJsonSchema({"type": "string", "pattern": "^(/|$)"})]
+RouteHost = Annotated[str, PlainValidator(route_host), _TEXT_SCHEMA]
+Token = Annotated[str, PlainValidator(token), _TEXT_SCHEMA]
+OptionalToken = Annotated[str, PlainValidator(optional_token), _TEXT_SCHEMA]
+Method = Annotated[str, PlainValidator(method), _TEXT_SCHEMA]
+ScopeToken = Annotated[str, PlainValidator(scope_token), _TEXT_SCHEMA]
+KeyPrefix = Annotated[str, PlainValidator(key_prefix), _TEXT_SCHEMA]
+Text = Annotated[str, PlainValidator(text), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255})]
+OptionalText = Annotated[str, PlainValidator(optional_text), WithJsonSchema({"type": "string", "maxLength": 255})]
+TokenType = Annotated[str, PlainValidator(token_type), _TEXT_SCHEMA]
+AdminToken = Annotated[SecretStr, AfterValidator(admin_token)]

@@ -34,6 +34,7 @@ SESSIONS: Final = "tokengate_sessions"
 STORE_SECONDS: Final = "tokengate_store_seconds"
 STORE_ROLLBACKS: Final = "tokengate_store_rollbacks"
 STORE_UP: Final = "tokengate_store_up"
+CLOCK_SKEW: Final = "tokengate_clock_skew_seconds"
 CHECK_BATCH_SIZE: Final = "tokengate_check_batch_size"
 UPSTREAM_ERRORS: Final = "tokengate_upstream_errors"
 CONNECTIONS: Final = "tokengate_connections"
@@ -49,14 +50,14 @@ class Family(NamedTuple):
 
 
 COUNTERS: Final = {
-    REQUESTS: Family("Requests answered; 499 = the client left before the answer", ("route", "code")),
+    REQUESTS: Family("Requests answered, by route and status code", ("route", "code")),
     REJECTIONS: Family("Requests that the gateway itself refused", ("route", "error")),
-    REFRESHES: Family("Refresh tokens presented: rotated, replayed, reuse, expired, unknown", ("outcome",)),
-    SESSIONS: Family("Events in the life of sessions: created, ended, login_failed", ("event",)),
-    STORE_ROLLBACKS: Family("Partitions of the store (of 16) found rolled back, and whose sessions are void", ()),
+    REFRESHES: Family("Refresh tokens presented, by what became of them", ("outcome",)),
+    SESSIONS: Family("Events in the life of sessions", ("event",)),
+    STORE_ROLLBACKS: Family("Partitions of the store that were found rolled back, and whose sessions are void", ()),
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
-    ISSUER_FETCHES: Family("Fetches of another issuer's keys: succeeded, failed", ("issuer", "outcome")),
+    ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -65,7 +66,8 @@ HISTOGRAMS: Final = {
 }
 GAUGES: Final = {
     STORE_UP: Family("1 while the session store answers every worker, else 0", ()),
-    CONNECTIONS: Family("Open connections: client, upstream", ("side",)),
+    CLOCK_SKEW: Family("Seconds by which a worker's clock is ahead of Redis', by the worker that is furthest off", ()),
+    CONNECTIONS: Family("Open connections", ("side",)),
     ISSUER_KEYS_TIME: Family(
         "When the keys of another issuer were last fetched (Unix seconds, 0 = never), by the worker with the oldest",
         ("issuer",),
@@ -134,7 +136,11 @@ class Snapshot:
                 self.histogram(name, labels).add(histogram.buckets, histogram.total)
 
     def add_gauges(self, other: Snapshot) -> None:
-        """Add a living worker's gauges. The store is up only where it is up for all, keys are as old as the oldest."""
+        """Add a living worker's gauges.
+
+        The store is up only where it is up for all, keys are as old as the oldest, a clock is off by as much as the
+        worst.
+        """
         for labels, value in other.gauges[CONNECTIONS].items():
             mine = self.gauges[CONNECTIONS]
             mine[labels] = mine.get(labels, 0) + value
@@ -142,6 +148,9 @@ class Snapshot:
             mine = self.gauges[name]
             for labels, value in other.gauges[name].items():
                 mine[labels] = min(mine.get(labels, value), value)
+        for labels, value in other.gauges[CLOCK_SKEW].items():
+            mine = self.gauges[CLOCK_SKEW]
+            mine[labels] = max(mine.get(labels, value), value, key=abs)
 
     def dump(self) -> bytes:
         return orjson.dumps(

@@ -11,7 +11,8 @@ from tests.docs.pages import ROOT, SHELL, Block, blocks, commands, every_page, t
 
 PAGES = every_page()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-OTHER_LANGUAGES = set("css go html http ini java js json lua nginx php promql python redis sql text toml yaml".split())
+OTHER_LANGUAGES = {"css", "go", "html", "http", "ini", "java", "js", "json", "lua", "nginx", "php", "promql", "python"}
+OTHER_LANGUAGES |= {"redis", "sql", "text", "toml", "yaml"}
 # Pages whose tests take their blocks in a way of their own
 BY_THEMSELVES = {
     "docs/operations/keys.md": "tests/e2e/test_keys_page.py",
