@@ -58,6 +58,12 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
 _TLS = {"tls_cert", "tls_key"}  # other files; whether the listener speaks TLS at all only a restart can change
 
 
+def takes(section: str, key: str) -> bool:
+    """Tell whether a reload takes up a change of this key; the reference says so of every key."""
+    taken = _RELOADED.get(section, ())
+    return taken is None or key in taken
+
+
 def merge(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
     """Return the settings that a reload leads to, and the dotted keys that a restart is needed for."""
     sections: dict[str, Any] = {}

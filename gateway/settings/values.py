@@ -321,16 +321,23 @@ def _not_boolean(value: object) -> object:
     return value
 
 
-def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
-    """Return a check that says its bounds as they are written in the file."""
-    least, most = parse(low), parse(high)
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A check that says its bounds as they are written in the file."""
 
-    def check(value: Any) -> Any:
-        if not least <= value <= most:
-            raise ValueError(f"{low} to {high} is allowed")
+    low: str
+    high: str
+    least: float
+    most: float
+
+    def __call__(self, value: Any) -> Any:
+        if not self.least <= value <= self.most:
+            raise ValueError(f"{self.low} to {self.high} is allowed")
         return value
 
-    return AfterValidator(check)
+
+def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
+    return AfterValidator(Within(low, high, parse(low), parse(high)))
 
 
 _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^(0|{_DURATION.pattern})$"})
