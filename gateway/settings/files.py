@@ -26,8 +26,9 @@ SECRETS = (
     ("management", "admin_token"),
     ("management", "admin_tokens"),
     ("introspection", "clients"),
+    ("tracing", "headers"),
 )
-_TABLES = ("admin_tokens", "clients")  # the files of these are TOML
+_TABLES = ("admin_tokens", "clients", "headers")  # the files of these are TOML
 
 KeyFileRow = tuple[str, bytes, float]
 
