@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+from gateway import __version__
 from gateway.attempts import Limits
 from gateway.backends import Backends
 from gateway.cookies import Cookies
@@ -14,11 +17,17 @@ from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
+from gateway.sessions.trail import AuditTrail
 from gateway.settings import Settings, SettingsError, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
+from gateway.telemetry.access import AccessLog, Out
 from gateway.tokens.access import AccessRule
 
+if TYPE_CHECKING:
+    from gateway.telemetry.tracing import Exporter
+
+_OPENTELEMETRY = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
@@ -50,6 +59,7 @@ def open_store(
     client: Any,
     observe: Callable[[str, float], None] | None = None,
     epochs: Epochs | None = None,
+    is_down: Callable[[str], bool] | None = None,
 ) -> SessionStore:
     """Return the store of these settings over a client (connect.open_client)."""
     tokens, redis = settings.tokens, settings.redis
@@ -64,8 +74,28 @@ def open_store(
         access_ttl=tokens.access_ttl,
     )
     return SessionStore(
-        client, redis.prefix, policy, redis.timeout, redis.wait_replicas, observe=observe, epochs=epochs
+        client,
+        redis.prefix,
+        policy,
+        redis.timeout,
+        redis.wait_replicas,
+        observe=observe,
+        epochs=epochs,
+        is_down=is_down,
     )
+
+
+def open_trail(settings: Settings, client: Any, observe: Callable[[str, float], None] | None = None) -> AuditTrail:
+    """Return the audit trail of these settings over a client (connect.open_client)."""
+    audit, redis = settings.audit, settings.redis
+    return AuditTrail(client, redis.prefix, redis.timeout, audit.max_len, audit.retention, observe=observe)
+
+
+def admin_digests(settings: Settings) -> dict[str, bytes]:
+    """Return the SHA-256 digests of the admin tokens, by whose they are: "admin", or "admin:NAME"."""
+    token, named = settings.management.admin_token.get_secret_value(), settings.management.admin_tokens
+    own = {"admin": hashlib.sha256(token.encode()).digest()} if token else {}
+    return own | {f"admin:{name}": bytes.fromhex(digest.removeprefix("sha256:")) for name, digest in named.items()}
 
 
 def open_provider(settings: Settings) -> Provider:
@@ -83,6 +113,47 @@ def check_clients(settings: Settings) -> None:
             check_hash(hashed)
         except ValueError as error:
             raise ValueError(f"introspection.clients.{name}: {error}") from None
+
+
+def open_exporter(settings: Settings) -> Exporter | None:
+    """Return where spans go, None where nothing is traced. Raises SettingsError where OpenTelemetry is missing."""
+    section = settings.tracing
+    if not section.endpoint:
+        return None
+    check_tracing(settings)
+    from gateway.telemetry.tracing import Exporter
+
+    return Exporter(
+        section.endpoint,
+        section.service_name,
+        version=__version__,
+        headers=section.headers,
+        timeout=section.timeout,
+        queue=section.queue,
+        tls_ca=str(section.tls_ca or ""),
+    )
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise SettingsError where traces are asked for and OpenTelemetry is not installed. It is not loaded for that."""
+    if settings.tracing.endpoint and not all(map(_is_installed, _OPENTELEMETRY)):
+        missing = "OpenTelemetry is not installed; pip install 'tokengate[otel]' brings it, and \"\" is allowed"
+        raise SettingsError([f"tracing.endpoint: {missing}"])
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
+
+def access_log(settings: Settings, out: Out) -> AccessLog | None:
+    section = settings.log
+    if not section.access:
+        return None
+    bounds = section.access_sample, section.access_slow, section.access_per_second
+    return AccessLog(out, *bounds, user=section.access_user)
 
 
 def limits(settings: Settings) -> Limits:

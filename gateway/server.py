@@ -33,6 +33,7 @@ from gateway.reload import check_usable, merge, mounted, refused, why
 from gateway.settings import Settings, SettingsError, load, sample
 from gateway.supervisor import Supervisor
 from gateway.telemetry import configure_logging
+from gateway.tls import server_context
 from gateway.tokens.keyring import generate, generate_refresh
 from gateway.watch import Watch
 
@@ -76,6 +77,8 @@ def serve(settings: Settings, config: Path | None, workers: int | None = None) -
     current = Current(settings, config)  # first of all: what changes from here on is seen
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
+    if settings.server.tls_cert and settings.server.tls_key:
+        server_context(settings.server.tls_cert, settings.server.tls_key)  # one line where it is of no use
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
     read = partial(load, config, environ)
     if number == 1:
@@ -108,8 +111,15 @@ class Child:
     run_directory: Path
 
     def __call__(self) -> Gateway:
-        configure_logging(sys.stderr, self.settings.log.level)
         return gateway(lambda: self.settings, self.read, self.run_directory)
+
+
+def _prepare(config: uvicorn.Config) -> None:
+    """Begin a worker process. Raises ValueError where the certificate has come to be of no use meanwhile."""
+    child: Any = config.app
+    configure_logging(sys.stderr, child.settings.log.level)
+    if config.ssl_certfile and config.ssl_keyfile:
+        server_context(Path(config.ssl_certfile), Path(config.ssl_keyfile))
 
 
 def _supervise(current: Current, read: Callable[[], Settings], run_directory: Path, number: int) -> int:
@@ -137,7 +147,7 @@ def _supervise(current: Current, read: Callable[[], Settings], run_directory: Pa
     options = _options(settings)
     config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
     listener = listen(settings.server.bind.host, settings.server.bind.port)
-    supervisor = Supervisor(config, [listener], Server, reread, changed)
+    supervisor = Supervisor(config, [listener], Server, _prepare, reread, changed)
     supervisor.run()
     return STARTUP_FAILURE if supervisor.failed else 0
 

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,15 +34,17 @@ WATCH_SECONDS = 0.5
 PAUSE_SECONDS = 1.0  # between two starts of one worker
 START_SECONDS = 60.0  # a worker that does not serve by then hangs
 
+Make = Callable[[uvicorn.Config], uvicorn.Server]
+Prepare = Callable[[uvicorn.Config], None]
+
 
 class WorkerProcess(Process):
-    """One worker. `make` makes its server, in the process itself."""
+    """One worker. `prepare` is called first and `make` makes its server, both in the process itself."""
 
-    def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], make: Callable[[uvicorn.Config], uvicorn.Server]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], make: Make, prepare: Prepare) -> None:
         super().__init__(config, sockets)
         self._make = make
+        self._prepare = prepare
         self.started_at = time.monotonic()
         self.reload_due = self.was_ready = False
 
@@ -61,25 +64,34 @@ class WorkerProcess(Process):
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has its own answer
+        try:
+            self._prepare(self.config)
+        except ValueError as error:
+            _LOG.error("the worker cannot start", extra={"reason": str(error)})
+            sys.exit(STARTUP_FAILURE)
         super().target(sockets)
 
 
 class Supervisor(Multiprocess):
-    """Runs `config.workers` processes. `on_reload` returns the application of workers to come, or None: no reload.
+    """Runs `config.workers` processes.
 
-    It is told whether a signal asks for the reload, rather than `changed`, which is asked once in a while on a thread.
+    `prepare` is called first in each; it raises ValueError that says why a worker cannot start. `on_reload` returns
+    the application of workers to come, or None: no reload. It is told whether a signal asks for the reload, rather than
+    `changed`, which is asked once in a while on a thread.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         sockets: list[socket.socket],
-        make: Callable[[uvicorn.Config], uvicorn.Server],
+        make: Make,
+        prepare: Prepare,
         on_reload: Callable[[bool], Any],
         changed: Callable[[], bool],
     ) -> None:
         super().__init__(config, sockets)
         self._make = make
+        self._prepare = prepare
         self._on_reload = on_reload
         self._changed = changed
         self._has_changed = threading.Event()
@@ -146,7 +158,7 @@ class Supervisor(Multiprocess):
         return time.monotonic() - process.started_at < START_SECONDS
 
     def _start(self) -> WorkerProcess:
-        process = WorkerProcess(self.config, self.sockets, self._make)
+        process = WorkerProcess(self.config, self.sockets, self._make, self._prepare)
         process.start()
         return process
 

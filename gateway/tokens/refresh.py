@@ -33,10 +33,15 @@ _OPAQUE = re.compile(rf"rt1\.([A-Za-z0-9._-]{{1,64}})\.({_SESSION_ID})\.(0|[1-9]
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What a refresh token says: a session, and the session's refresh counter when it was minted."""
+    """What a refresh token says: a session, and the session's refresh counter when it was minted.
+
+    `expired`: its `exp` has passed by the reader's clock. That alone is no reason to refuse it, for the session ends
+    by the time of the store; it tells why a session that is not there any more has gone.
+    """
 
     session_id: str
     counter: int
+    expired: bool = False
 
 
 class RefreshTokens:
@@ -70,7 +75,7 @@ class RefreshTokens:
         return jws.write(key, REFRESH_TYPE, encode_object(claims)).decode()
 
     def read(self, token: str | bytes, now: float) -> RefreshToken:
-        """Return what `token` says; raise InvalidGrant with reason "malformed" or "expired", never anything else."""
+        """Return what `token` says; raise InvalidGrant with reason "malformed", never anything else."""
         text = token if isinstance(token, str) else token.decode("latin-1")
         if len(text) > MAX_TOKEN_BYTES or not text.isascii():
             raise InvalidGrant("malformed")
@@ -104,9 +109,7 @@ class RefreshTokens:
             or not all(type(date) is int and date >= 0 for date in dates)
         ):
             raise InvalidGrant("malformed")
-        if expires_at and now >= expires_at:
-            raise InvalidGrant("expired")
-        return RefreshToken(session_id, counter)
+        return RefreshToken(session_id, counter, expired=0 < expires_at <= now)
 
 
 def _opaque(key: Key, session_id: str, counter: int) -> str:
