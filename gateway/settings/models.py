@@ -114,7 +114,7 @@ class Redis(Section):
     url: RedisUrl = written("redis://127.0.0.1:6379/0")
     """The server, with user and password if need be."""
     url_file: Path | None = None
-    """A file with the URL."""
+    """A file with the URL; user and password in it are read again at each new connection."""
     username: str = ""
     """An ACL user; it wins over the URL's."""
     password: SecretStr = written("")
