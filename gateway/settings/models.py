@@ -16,7 +16,9 @@ from gateway.settings import rules
 from gateway.settings.routes import Issuer, Route, Section, written
 from gateway.settings.values import (
     AdminToken,
+    CollectorUrl,
     Duration,
+    HeaderValue,
     HeadSize,
     HttpUrl,
     IssuerUrl,
@@ -27,6 +29,7 @@ from gateway.settings.values import (
     Network,
     Number,
     OptionalToken,
+    Ratio,
     RedisUrl,
     Size,
     Text,
@@ -76,6 +79,8 @@ class Server(Section):
     """The certificate chain (PEM); without it the listener speaks plain HTTP."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
+    watch_files: bool = True
+    """Whether a changed file of configuration, keys, users, secrets or certificates is taken up as by SIGHUP."""
 
 
 class Management(Section):
@@ -136,7 +141,9 @@ class Tokens(Section):
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """A directory; the newest key signs, all verify."""
+    """A directory; the newest key that has been published for long enough signs, all verify."""
+    publish_before: Duration = written("5m")
+    """How long a new key is in the JWKS and in every replica before it signs; 0 = it signs at once."""
     access_ttl: Lifetime = written("10m")
     """The life of an access token."""
     leeway: Window = written("10s")
@@ -204,6 +211,39 @@ class Log(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is written; the audit trail always is."""
+    access: bool = False
+    """Whether requests are logged too, a line each."""
+    access_sample: Ratio = 1.0
+    """The part of them that is; what was refused, failed, broke off or was slow always is."""
+    access_slow: Duration = written("1s")
+    """From how many seconds on a request is slow."""
+    access_per_second: Annotated[Number, Field(ge=0)] = 1000
+    """The most lines that a worker writes in a second, 0 = any number; the next line says how many it left out."""
+    access_user: bool = False
+    """Whether lines name the user and the session."""
+
+
+class Tracing(Section):
+    """Traces of requests, sent to an OpenTelemetry collector; needs `tokengate[otel]`."""
+
+    endpoint: CollectorUrl = written("")
+    """The collector, spoken to by OTLP over HTTP; without one nothing is traced."""
+    sample_ratio: Ratio = 0.01
+    """The part of requests that is traced."""
+    parents: Literal["trusted", "always", "never"] = "trusted"
+    """Whose `sampled` flag decides in its place: that of trusted proxies, everyone's, nobody's."""
+    service_name: Text = written("tokengate")
+    """What the gateway is called in traces."""
+    headers: Annotated[dict[Token, HeaderValue], BeforeValidator(decoded)] = Field(default_factory=dict, repr=False)
+    """Headers for the collector, such as its credential."""
+    headers_file: Path | None = None
+    """A file with such lines (TOML)."""
+    tls_ca: Path | None = None
+    """Authorities (PEM) that the collector's certificate is checked against; the usual ones by default."""
+    timeout: Timeout = written("10s")
+    """For one export, tries after failures included."""
+    queue: Annotated[Number, Field(ge=1, le=1_000_000)] = 2048
+    """Spans that wait for the collector; one more is dropped."""
 
 
 class Settings(BaseSettings):
@@ -226,6 +266,7 @@ class Settings(BaseSettings):
     introspection: Introspection = Field(default_factory=Introspection)
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
+    tracing: Tracing = Field(default_factory=Tracing)
     issuers: tuple[Issuer, ...] = ()
     identity_headers: dict[Token, Text] = Field(default_factory=IDENTITY_HEADERS.copy)
     """The header sent to backends = the claim that it carries."""
