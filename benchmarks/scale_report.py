@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "operations" / "capacity.md"
 SESSIONS = (1e3, 1e5, 1e7)
 REQUESTS = (1e3, 1e4, 1e5, 1e6)
 EXAMPLE = Demand(2e6, 5e4, 600.0)
-_PLACE = re.compile(r"(<!-- scale: (\w+) -->\n).*?(\n<!-- /scale -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- scale: (\w+) -->\n).*?(<!-- /scale -->)", re.DOTALL)
 
 
 def document(results: Results) -> str:
@@ -28,7 +28,7 @@ def write_page(results: Results, page: Path = PAGE) -> None:
 
 def fill(text: str, results: Results) -> str:
     """Return a page with its tables made from a run. Raises KeyError for a place whose table there is not."""
-    return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n{found[3]}", text)
+    return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", text)
 
 
 # --- a plan ---

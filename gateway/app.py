@@ -33,6 +33,7 @@ from gateway.parts import (
     cookie_path,
     limits,
     make_cookies,
+    make_verifier,
     open_exporter,
     open_provider,
     open_store,
