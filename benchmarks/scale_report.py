@@ -205,6 +205,9 @@ def _constants(results: Results) -> str:
             "a refresh on the wire, to Redis and back",
         ),
     ]
+    more.append(
+        ("Redis connections", str(results.redis_connections), "", "of a worker, refreshed at from 32 connections")
+    )
     more += [(name, f"{size:.0f} B", "", "one role, an e-mail claim") for name, size in results.tokens.items()]
     return "\n\n".join(
         (
