@@ -39,7 +39,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
     "log": None,
-    "management": ("admin_token", "admin_token_file"),
+    "management": ("admin_token", "admin_token_file", "admin_tokens", "admin_tokens_file"),
     "tracing": ("sample_ratio", "parents"),
     "server": (
         "trusted_proxies",
@@ -56,6 +56,12 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     ),
 }
 _TLS = {"tls_cert", "tls_key"}  # other files; whether the listener speaks TLS at all only a restart can change
+
+
+def takes(section: str, key: str) -> bool:
+    """Tell whether a reload takes up a change of this key; the reference says so of every key."""
+    taken = _RELOADED.get(section, ())
+    return taken is None or key in taken
 
 
 def merge(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
