@@ -5,16 +5,20 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench soak chaos fuzz k8s-test k8s-apiserver-test k8s-tools image-size requirements release clean
+.PHONY: help demo test lint docs docs-generate bench soak chaos fuzz monitoring k8s-test k8s-apiserver-test k8s-tools \
+	image-size requirements release clean
 
 help:
 	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
 	@echo "make test   run the tests; PYTEST_ARGS=... is passed on"
 	@echo "make lint   formatting, lints, types and the map of imports"
+	@echo "make docs   the documentation as a site that needs no network, in build/site"
+	@echo "make docs-generate  write anew what of docs/ is made from the code"
 	@echo "make bench  measure the cost of a request beside nginx"
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
 	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
 	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
+	@echo "make monitoring    make the dashboard and the copies of the alert rules anew"
 	@echo "make k8s-test      check the image, the manifests, the chart and the release, with what .ci/run leaves out"
 	@echo "make k8s-apiserver-test  apply the manifests to a kube-apiserver with etcd, which Go builds first; many minutes"
 	@echo "make k8s-tools     build helm, and kustomize where kubectl has none, for the tests of k8s/"
@@ -35,6 +39,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m docsite build
+
+docs-generate: $(VENV)/.installed-docs
+	$(BIN)/python -m docsite generate
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
@@ -47,6 +57,9 @@ chaos: $(VENV)/.installed-test
 FUZZ_SECONDS ?= 30
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
+
+monitoring: | $(BIN)/python
+	$(BIN)/python k8s/monitoring/make.py
 
 K8S_TEST = TOKENGATE_K8S=slow $(BIN)/python -m pytest $(PYTEST_ARGS)
 k8s-test: $(VENV)/.installed-k8s
@@ -82,12 +95,13 @@ clean:
 $(VENV)/.installed-demo: EXTRA = [demo]
 $(VENV)/.installed-test: EXTRA = [test]
 $(VENV)/.installed-dev: EXTRA = [dev]
+$(VENV)/.installed-docs: EXTRA = [docs]
 $(VENV)/.installed-fuzz: EXTRA = [fuzz]
 $(VENV)/.installed-k8s: EXTRA = [k8s]
 $(VENV)/.installed-release: EXTRA = [release]
 
 # A stamp each, so that nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-fuzz $(VENV)/.installed-k8s $(VENV)/.installed-release: \
+$(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-docs $(VENV)/.installed-fuzz $(VENV)/.installed-k8s $(VENV)/.installed-release: \
 		pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRA)'
 	@touch $@

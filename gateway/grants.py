@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from gateway.attempts import Attempts, Limits
 from gateway.errors import (
@@ -30,7 +31,7 @@ from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
 from gateway.sessions.store import Rotation, SessionStore, Unconfirmed
-from gateway.telemetry import Telemetry, audit
+from gateway.telemetry import Cause, Telemetry, audit
 from gateway.tokens.claims import Claims
 from gateway.tokens.foreign import IssuerRules, Issuers
 from gateway.tokens.refresh import RefreshToken, RefreshTokens
@@ -95,9 +96,7 @@ class Grants:
         self._telemetry = telemetry
         self._clock = clock
         self._issuers = issuers or Issuers([], 0.0)
-        self._namespaces = {
-            rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix
-        }
+        self._namespaces = self._exchanged()
 
     @property
     def exchanges(self) -> bool:
@@ -105,9 +104,13 @@ class Grants:
         return bool(self._namespaces)
 
     def take_up(self, limits: Limits, recheck: bool) -> None:
-        """Go by these from here on (a reload)."""
+        """Go by these from here on (a reload), and by the other issuers as they are by now."""
         self._attempts.limits = limits
         self._recheck = recheck
+        self._namespaces = self._exchanged()
+
+    def _exchanged(self) -> dict[str, IssuerRules]:
+        return {rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix}
 
     async def login(
         self, username: str, password: str, device: str, ip: str, user_agent: str, *, request_id: str = ""
@@ -175,8 +178,9 @@ class Grants:
         try:
             rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
         except Unconfirmed as error:  # asked again, it will be an unknown session: the cause is told now or never
-            self._tell(presented.session_id, error.done, ip, request_id)
+            self._tell(presented.session_id, _with_cause(error.done, presented), ip, request_id)
             raise
+        rotation = _with_cause(rotation, presented)
         self._tell(presented.session_id, rotation, ip, request_id)
         if rotation.outcome not in _SERVED or rotation.session is None:
             raise InvalidGrant(rotation.outcome.value)
@@ -192,15 +196,13 @@ class Grants:
         elif outcome in _SERVED:
             audit("refresh", outcome=outcome.value, **told)
 
-    async def logout(self, session_id: str, *, subject: str = "", ip: str = "", request_id: str = "") -> None:
+    async def logout(self, session_id: str, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """End the caller's own session; one that is over already is no error. Raises StoreUnavailable."""
         if await self._store.end(session_id):
             self._telemetry.session("ended")
-        audit("logout", session_id=session_id, subject=subject, ip=ip, request_id=request_id)
+        audit("logout", session_id=session_id, subject=subject, **cause)
 
-    async def end_session(
-        self, session_id: str, *, owner: str | None = None, by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def end_session(self, session_id: str, *, owner: str | None = None, **cause: Unpack[Cause]) -> None:
         """End one session, of `owner` alone unless that is None.
 
         Raises NotFound where there is none, alike for another user's session. Raises StoreUnavailable.
@@ -210,18 +212,16 @@ class Grants:
             await self._store.end(session_id)  # it may have ended a moment ago, with too few replicas
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
-        told = {"session_id": session_id, "subject": session.subject, "by": by, "ip": ip, "request_id": request_id}
+        told = {"session_id": session_id, "subject": session.subject}
         try:
             if await self._store.end(session_id):
                 self._telemetry.session("ended")
         except Unconfirmed:
-            audit("session_revoked", outcome="unconfirmed", **told)
+            audit("session_revoked", outcome="unconfirmed", **told, **cause)
             raise
-        audit("session_revoked", **told)
+        audit("session_revoked", **told, **cause)
 
-    async def end_sessions(
-        self, subject: str, *, keep: str = "", by: str, ip: str = "", request_id: str = ""
-    ) -> list[str]:
+    async def end_sessions(self, subject: str, *, keep: str = "", **cause: Unpack[Cause]) -> list[str]:
         """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable.
 
         For a user of another issuer who is to keep none, the tokens of that issuer are void too: they would
@@ -230,24 +230,23 @@ class Grants:
         rules = self._namespace(subject)
         if rules is not None and not keep:
             await self._set_not_before(rules, subject.removeprefix(rules.exchange_prefix))
-        return await self._end_all(subject, keep, {"subject": subject, "by": by, "ip": ip, "request_id": request_id})
+        return await self._end_all(subject, keep, "", cause)
 
-    async def _end_all(self, subject: str, keep: str, told: dict[str, str]) -> list[str]:
+    async def _end_all(self, subject: str, keep: str, issuer: str, cause: Cause) -> list[str]:
         try:
             ended = await self._store.end_all(subject, keep)
         except Unconfirmed as error:
-            audit("sessions_revoked", number=len(error.done), outcome="unconfirmed", **told)
+            told = {"subject": subject, "issuer": issuer, "outcome": "unconfirmed"}
+            audit("sessions_revoked", number=len(error.done), **told, **cause)
             raise
         self._telemetry.session("ended", len(ended))
-        audit("sessions_revoked", number=len(ended), **told)
+        audit("sessions_revoked", subject=subject, issuer=issuer, number=len(ended), **cause)
         return ended
 
-    async def revoke_token(
-        self, token_id: str, expires_at: int, *, subject: str = "", by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def revoke_token(self, token_id: str, expires_at: int, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """Put one access token on the blacklist. Raises StoreUnavailable, ValueError for what is no token id."""
         await self._store.revoke_token(token_id, expires_at)
-        audit("token_revoked", token_id=token_id, subject=subject, by=by, ip=ip, request_id=request_id)
+        audit("token_revoked", token_id=token_id, subject=subject, **cause)
 
     async def logout_foreign(self, claims: Claims, *, ip: str = "", request_id: str = "") -> None:
         """Revoke the caller's own token of another issuer. Raises StoreUnavailable."""
@@ -255,9 +254,7 @@ class Grants:
             await self._store.revoke_token(claims.foreign.token_id, claims.exp)
             audit("logout", token_id=claims.foreign.token_id, subject=claims.sub, ip=ip, request_id=request_id)
 
-    async def void_foreign(
-        self, issuer: str, subject: str, *, issued_at: int = 0, by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def void_foreign(self, issuer: str, subject: str, *, issued_at: int = 0, **cause: Unpack[Cause]) -> None:
         """Void all tokens that another issuer gave a user until now, and end the sessions they were exchanged for.
 
         `subject` is the user as the issuer names them. `issued_at` is the time of a token that must be among
@@ -271,11 +268,10 @@ class Grants:
         except ValueError:
             raise InvalidRequest("the subject is none that a token can have") from None
         await self._set_not_before(rules, subject, issued_at)  # first: what is exchanged from here on is refused
-        told = {"subject": subject, "reason": f"tokens of {issuer}", "by": by, "ip": ip, "request_id": request_id}
         if rules.exchange_prefix:
-            await self._end_all(rules.exchange_prefix + subject, "", told)
+            await self._end_all(rules.exchange_prefix + subject, "", issuer, cause)
         else:
-            audit("sessions_revoked", **told)
+            audit("sessions_revoked", subject=subject, issuer=issuer, **cause)
 
     def knows_issuer(self, issuer: str) -> bool:
         """Tell whether this is one of the other issuers."""
@@ -324,8 +320,8 @@ class Grants:
     def _read(self, refresh_token: str | bytes) -> RefreshToken:
         try:
             return self._refresh_tokens.read(refresh_token, self._clock())
-        except InvalidGrant as error:
-            self._telemetry.refreshed("expired" if error.reason == "expired" else "unknown")
+        except InvalidGrant:
+            self._telemetry.refreshed(Outcome.UNKNOWN.value)
             raise
 
     async def _recheck_user(self, presented: RefreshToken, ip: str, request_id: str) -> NewIdentity | None:
@@ -336,8 +332,9 @@ class Grants:
         session = await self._store.get(presented.session_id)
         if session is None:
             await self._store.end(presented.session_id)  # it may have ended a moment ago, with too few replicas
-            self._telemetry.refreshed(Outcome.UNKNOWN.value)
-            raise InvalidGrant("unknown")
+            outcome = _with_cause(Rotation(Outcome.UNKNOWN, None), presented).outcome.value
+            self._telemetry.refreshed(outcome)
+            raise InvalidGrant(outcome)
         if self._namespace(session.subject) is not None:
             return None
         identity = await self._provider.recheck(session.subject, session.id)
@@ -377,6 +374,13 @@ class Grants:
             scope=session.scope,
             outcome=outcome,
         )
+
+
+def _with_cause(rotation: Rotation, presented: RefreshToken) -> Rotation:
+    """Say "expired" of a session that is not there and whose token has expired: past its end the store has nothing."""
+    if rotation.outcome is Outcome.UNKNOWN and presented.expired:
+        return Rotation(Outcome.EXPIRED, None)
+    return rotation
 
 
 def _changed(known: str, told: str) -> bool:

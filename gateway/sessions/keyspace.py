@@ -10,6 +10,8 @@
 |                                   |        | this subject at or before it is void      | a token                   |
 | <prefix>:{p}:attempt:<kind>:<h>   | string | a rate limit's state                      | a full allowance          |
 | <prefix>:{p}:fence                | string | 1: what WAIT waits for (wait_replicas)    | the wait                  |
+| <prefix>:{0}:audit                | stream | the newest lines of the audit trail       | the newest of them, by    |
+|                                   |        | (trail.py), where audit.stream is on      | audit.retention           |
 | <prefix>:{p}:epoch                | string | since when the partition is whole, and    | none                      |
 |                                   |        | how much has ended since (epochs.py)      |                           |
 
@@ -88,14 +90,25 @@ class Keyspace:
     def epoch(self, digit: str) -> bytes:
         return b"%b:{%b}:epoch" % (self._prefix, digit.encode())
 
+    def audit(self) -> bytes:
+        """Return the one stream of the audit trail, in a partition that is always the same."""
+        return b"%b:{0}:audit" % self._prefix
+
     def fence(self, digit: str) -> bytes:
         return b"%b:{%b}:fence" % (self._prefix, digit.encode())
 
     def attempt(self, kind: str, who: str) -> bytes:
         """Return the key of a rate limit; the digest keeps user names and addresses out of Redis."""
-        digest = hashlib.sha256(b"\0".join((self._prefix, encode(kind), encode(who)))).digest()
+        digest = self._attempt_digest(kind, who)
         name = urlsafe_b64encode(digest[:16]).rstrip(b"=")
         return self._name(digest.hex()[0], b"attempt", encode(kind) + b":" + name)
+
+    def attempt_digit(self, kind: str, who: str) -> str:
+        """Return the partition of a rate limit."""
+        return self._attempt_digest(kind, who).hex()[0]
+
+    def _attempt_digest(self, kind: str, who: str) -> bytes:
+        return hashlib.sha256(b"\0".join((self._prefix, encode(kind), encode(who)))).digest()
 
     def digit(self, identifier: str) -> str:
         """Return the partition that an id names, or a stable one for an id of another maker."""

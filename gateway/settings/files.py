@@ -24,8 +24,11 @@ SECRETS = (
     ("redis", "password"),
     ("redis", "sentinel_password"),
     ("management", "admin_token"),
+    ("management", "admin_tokens"),
     ("introspection", "clients"),
+    ("tracing", "headers"),
 )
+_TABLES = ("admin_tokens", "clients", "headers")  # the files of these are TOML
 
 KeyFileRow = tuple[str, bytes, float]
 
@@ -95,7 +98,7 @@ def resolve(tree: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
             continue
         try:
             text = read_secret(Path(path))
-            table[key] = _table(Path(path), text) if key == "clients" else text
+            table[key] = _table(Path(path), text) if key in _TABLES else text
         except BadFile as error:
             problems.append(((section, f"{key}_file"), str(error)))
     return problems

@@ -16,7 +16,9 @@ from gateway.settings import rules
 from gateway.settings.routes import Issuer, Route, Section, written
 from gateway.settings.values import (
     AdminToken,
+    CollectorUrl,
     Duration,
+    HeaderValue,
     HeadSize,
     HttpUrl,
     IssuerUrl,
@@ -27,11 +29,14 @@ from gateway.settings.values import (
     Network,
     Number,
     OptionalToken,
+    Ratio,
     RedisUrl,
+    Retention,
     Size,
     Text,
     Timeout,
     Token,
+    TokenDigest,
     Window,
     decoded,
     listed,
@@ -49,44 +54,58 @@ class Server(Section):
     """The listener for clients."""
 
     bind: Listen = written("0.0.0.0:8080")
-    """Where clients connect."""
+    """Where clients connect; `"[::]:8080"` for IPv6."""
     workers: Annotated[Number, Field(ge=1, le=256)] = 1
-    """Processes; they share nothing but Redis."""
+    """Processes; they share nothing but Redis. With `memory://` 1 alone."""
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
-    """Networks whose X-Forwarded-* or Forwarded headers are believed."""
+    """Networks whose `X-Forwarded-*` or `Forwarded` are believed, and which may use forward-auth; not the whole
+    internet."""
     proxy_protocol: bool = False
-    """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
+    """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2), whose source address becomes
+    the client's; then no one else may connect. Not beside `tls_cert`."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
-    """Client connections of a worker; one more is answered with 503 overloaded."""
+    """Client connections of a worker; one more gets 503 `overloaded`."""
     overload_after: Duration = written("250ms")
-    """How long a request may wait for a busy worker; one that would wait longer gets 503 overloaded; 0 = any time."""
+    """How long a request may wait for a worker that is busy with others; one that would wait longer gets 503
+    `overloaded` at once; 0 = any time."""
     max_header_bytes: HeadSize = written("32KiB")
-    """The largest request head; one larger is answered with 431."""
+    """A larger request head gets 431. At most 128 headers."""
     max_body_bytes: Size = written("0")
-    """The largest request body, 0 = no limit."""
+    """A larger request body gets 413; 0 = no limit, for bodies are streamed."""
     header_timeout: Timeout = written("10s")
     """For a whole request head to arrive."""
     keepalive_timeout: Timeout = written("75s")
-    """How long an idle connection is kept."""
+    """For the next request on an idle connection."""
     drain_delay: Duration = written("0s")
-    """How long new connections are still taken at shutdown, while load balancers see /readyz say 503."""
+    """How long new connections are still taken after the signal to end, while load balancers see `/readyz` say 503."""
     drain_timeout: Duration = written("25s")
-    """How long requests in flight may take after that; Kubernetes kills 30 s after the first signal."""
+    """For requests in flight after that; Kubernetes kills 30 s after the signal."""
     tls_cert: Path | None = None
-    """The certificate chain (PEM); without it the listener speaks plain HTTP."""
+    """The certificate chain (PEM); without it the listener speaks plain HTTP. A reload has it and its key read again,
+    from the same files or from others; whether the listener speaks TLS at all only a restart changes."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
+    watch_files: bool = True
+    """Whether a changed file of configuration, keys, users, secrets or certificates is taken up without a signal;
+    `false`: SIGHUP alone does it."""
 
 
 class Management(Section):
     """The listener for probes, metrics and the admin API; never exposed to clients."""
 
     bind: Listen = written("127.0.0.1:9090")
-    """Where operators connect."""
+    """Where operators connect. Its port differs from that of `server`."""
     admin_token: AdminToken = written("")
-    """The bearer token of the admin API; without it the admin API is off."""
+    """The bearer token of the admin API, at least 16 characters; without one the admin API is off."""
     admin_token_file: Path | None = None
     """A file with the admin token."""
+    admin_tokens: Annotated[dict[Token, TokenDigest], BeforeValidator(decoded)] = Field(
+        default_factory=dict, repr=False
+    )
+    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their
+    name in `by`."""
+    admin_tokens_file: Path | None = None
+    """A file with such lines (TOML)."""
 
 
 class Redis(Section):
@@ -97,19 +116,20 @@ class Redis(Section):
     url_file: Path | None = None
     """A file with the URL."""
     username: str = ""
-    """The ACL user; it wins over the URL's."""
+    """An ACL user; it wins over the URL's."""
     password: SecretStr = written("")
-    """The password; it wins over the URL's."""
+    """The password; it wins over the URL's, and may not stand beside one in the URL."""
     password_file: Path | None = None
-    """A file with the password."""
+    """A file with the password, read again at each new connection: a rotated password needs no restart."""
     sentinel_username: str = ""
-    """The ACL user at the sentinels; the URL's is that of the servers."""
+    """For `redis+sentinel://`: an ACL user of the sentinels, whose users are not those of the servers."""
     sentinel_password: SecretStr = written("")
-    """The password at the sentinels."""
+    """The password of the sentinels."""
     sentinel_password_file: Path | None = None
-    """A file with the password at the sentinels."""
+    """A file with `sentinel_password`, read again at each new connection."""
     tls_ca: Path | None = None
-    """Authorities (PEM) that the server's certificate is checked against; the system's by default."""
+    """For a URL with `rediss`: authorities (PEM) that the server's certificate is checked against; the system's by
+    default. This file and the next two are read again when they have changed."""
     tls_cert: Path | None = None
     """The client certificate (PEM)."""
     tls_key: Path | None = None
@@ -117,13 +137,15 @@ class Redis(Section):
     prefix: KeyPrefix = written("gw")
     """What every key begins with."""
     timeout: Timeout = written("250ms")
-    """For one operation."""
+    """For one operation, the live check included."""
     on_outage: Literal["deny", "allow-recent"] = "deny"
-    """What happens to guarded requests while Redis cannot answer."""
+    """What happens to guarded requests while Redis cannot answer: 503, or with `allow-recent` a token passes that
+    passed a live check of the same worker within `outage_grace`."""
     outage_grace: Timeout = written("30s")
-    """For allow-recent: how old the last live check of a token may be."""
+    """For `allow-recent`: how old the last live check of a token may be."""
     wait_replicas: Annotated[Number, Field(ge=0, le=100)] = 0
-    """Replicas that must acknowledge a revocation (WAIT)."""
+    """Replicas that must acknowledge whatever ends a session or revokes a token (`WAIT`); with too few it is answered
+    503, and can be asked again."""
 
 
 class Tokens(Section):
@@ -132,36 +154,45 @@ class Tokens(Section):
     issuer: IssuerUrl
     """The `iss` claim: the public URL of this gateway."""
     audience: Text
-    """The `aud` claim: the API that the tokens are for."""
+    """The `aud` claim: the API that the tokens are for; also the realm of challenges."""
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """A directory; the newest key signs, all verify."""
+    """The directory of the keys; the newest key that has been published for long enough signs, all verify."""
+    publish_before: Duration = written("5m")
+    """How long a new key verifies, and is in the JWKS, before it signs; 0 = it signs at once. The longest that a file
+    takes to reach every replica (a minute or two for a mounted Secret) and that others cache the JWKS."""
     access_ttl: Lifetime = written("10m")
-    """The life of an access token."""
+    """The life of an access token; roles in a token are as old as it is. Less than `refresh_ttl` and `session_ttl`."""
     leeway: Window = written("10s")
-    """How far clocks may differ."""
+    """How far clocks may differ; a token passes for so long after its `exp`."""
     refresh_format: Literal["opaque", "jwt"] = "opaque"
-    """How refresh tokens look; both are always read."""
+    """How refresh tokens look (`jwt`: with `typ: rt+jwt`); both are always read, so a change signs no one out."""
     refresh_ttl: LifetimeOrNever = written("30d")
-    """How long a session lives without a refresh, 0 = for ever."""
+    """A session ends after so long without a refresh; 0 = never."""
     session_ttl: LifetimeOrNever = written("180d")
-    """How long a session lives at all, 0 = as long as it is used."""
+    """A session ends after so long at the latest; 0 = never while it is used."""
     refresh_grace: Window = written("10s")
     """How long a refresh token still works after its successor was used."""
     max_sessions_per_user: Annotated[Number, Field(ge=0)] = 50
-    """At one more the session least recently used ends; 0 = no limit."""
+    """One more ends the session least recently used; 0 = no limit."""
+    remembered: Annotated[Number, Field(ge=1)] = 65536
+    """Verified tokens that a worker remembers, some 3 KiB each; one that it had to forget is verified again."""
 
 
 class Cookies(Section):
     """The cookies of browsers."""
 
     refresh: Token = written("__Secure-refresh")
-    """The refresh token's cookie: HttpOnly, Secure, SameSite=Strict."""
+    """The name of the refresh token's cookie: `HttpOnly; Secure; SameSite=Strict; Path=/auth` (`Path=/` for a `__Host-`
+    name, beside an access cookie, or where a route has `on_expired = "refresh"`)."""
     access: OptionalToken = written("")
-    """The access token's cookie; without a name browsers hold the token themselves."""
+    """A name, as in `"__Host-access"`: a sign-in with `refresh_in = "cookie"` puts the access token into a cookie too,
+    and scripts hold no token at all. `gateway/cookies.py` has the table of the origins from which it counts."""
     allow_same_site: bool = False
-    """Whether pages of other hosts of the same site may use the cookies, rather than the gateway's own origin alone."""
+    """`true`: pages of every host of the same site (`app.example.com` beside `api.example.com`) may use the cookies
+    where the browser says `Sec-Fetch-Site: same-site`; each of these hosts is trusted then. Where a browser says
+    nothing, `Origin` must be the gateway's own all the same."""
 
 
 class Identity(Section):
@@ -170,9 +201,9 @@ class Identity(Section):
     provider: Literal["webhook", "users-file"] = "webhook"
     """An HTTP call to your accounts service, or a file."""
     webhook_url: HttpUrl | None = None
-    """What is asked: POST {username, password, device, ip}."""
+    """What is asked; required with `webhook`."""
     users_file: Path | None = None
-    """Users with their password hashes (TOML)."""
+    """Users with their password hashes (TOML); required with `users-file`."""
     recheck_on_refresh: bool = False
     """Whether each refresh asks again: new roles, or the end of the session."""
 
@@ -190,9 +221,12 @@ class Limits(Section):
     """Attempts per minute, 0 = none; counted in Redis for all replicas."""
 
     login_per_user: Annotated[Number, Field(ge=0)] = 10
-    """Sign-ins with one user name."""
+    """Sign-ins with one user name, right or wrong; spellings that differ in case, width, accents or unseen characters
+    count as one. A user under attack keeps every session and waits for a new one until a place is free, one every
+    60 / limit seconds."""
     login_per_ip: Annotated[Number, Field(ge=0)] = 30
-    """Sign-ins from one address (IPv6: one /64)."""
+    """Sign-ins from one address (an IPv6 address counts as its /64); failed client authentication at
+    `/auth/introspect` has as many of its own."""
     refresh_per_session: Annotated[Number, Field(ge=0)] = 30
     """Refreshes of one session."""
 
@@ -201,7 +235,56 @@ class Log(Section):
     """What is written to standard error, one JSON object a line."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written; the audit trail always is."""
+    """The least that is written; the audit trail (`"logger":"gateway.audit"`) always is, refreshes in it at debug."""
+    access: bool = False
+    """Whether requests are logged too, a line each (`"logger":"gateway.access"`)."""
+    access_sample: Ratio = 1.0
+    """The part of requests that have a line; what was refused, failed, broke off or was slow always has one."""
+    access_slow: Duration = written("1s")
+    """From here on a request is slow."""
+    access_per_second: Annotated[Number, Field(ge=0)] = 1000
+    """The most lines that a worker writes in a second; the next line says how many were left out; 0 = any number."""
+    access_user: bool = False
+    """Whether lines name the user (`sub`) and the session."""
+
+
+class Tracing(Section):
+    """Traces of requests, sent to an OpenTelemetry collector; needs `tokengate[otel]`."""
+
+    endpoint: CollectorUrl = written("")
+    """The collector, e.g. `"http://collector:4318"`, spoken to by OTLP over HTTP (protobuf) at `/v1/traces`; without
+    one nothing is traced. No redirect is followed, no proxy of the environment used."""
+    sample_ratio: Ratio = 0.01
+    """The part of requests that is traced."""
+    parents: Literal["trusted", "always", "never"] = "trusted"
+    """Whose `sampled` flag in `traceparent` decides in its place: that of `server.trusted_proxies`, everyone's,
+    nobody's."""
+    service_name: Text = written("tokengate")
+    """What the gateway is called in traces (`service.name`)."""
+    headers: Annotated[dict[Token, HeaderValue], BeforeValidator(decoded)] = Field(default_factory=dict, repr=False)
+    """Headers for the collector, such as its credential."""
+    headers_file: Path | None = None
+    """A file with them: `Authorization = "Bearer ..."`, a line each (TOML)."""
+    tls_ca: Path | None = None
+    """For an `https://` endpoint: authorities (PEM) that its certificate is checked against; the usual ones by
+    default."""
+    timeout: Timeout = written("10s")
+    """For one export, its tries after failures included."""
+    queue: Annotated[Number, Field(ge=1, le=1_000_000)] = 2048
+    """Spans of a worker that wait for the collector; one more is dropped, and counted."""
+
+
+class Audit(Section):
+    """Where the audit trail goes beside the log."""
+
+    stream: bool = False
+    """Whether its lines are kept in Redis too, in one stream for all replicas (`<prefix>:{0}:audit`), which `tokengate
+    audit` reads. No request waits for it or fails for it."""
+    max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
+    """About how many entries the stream keeps, some 400 bytes each."""
+    retention: Retention = written("30d")
+    """How old an entry may be when another is written, by the time of Redis; older ones are cut then, and the stream
+    ends when nothing was written for so long."""
 
 
 class Settings(BaseSettings):
@@ -224,6 +307,8 @@ class Settings(BaseSettings):
     introspection: Introspection = Field(default_factory=Introspection)
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
+    tracing: Tracing = Field(default_factory=Tracing)
+    audit: Audit = Field(default_factory=Audit)
     issuers: tuple[Issuer, ...] = ()
     identity_headers: dict[Token, Text] = Field(default_factory=IDENTITY_HEADERS.copy)
     """The header sent to backends = the claim that it carries."""

@@ -24,6 +24,7 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 3.3
 _HOSTNAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _ROUTE_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")  # RFC 3986 pchar without escapes and `;`
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -176,6 +177,33 @@ def route_host(value: object) -> str:
     return text
 
 
+def collector_url(value: object) -> str:
+    """Read the base URL of an OTLP collector, "" for none."""
+    if value == "":
+        return ""
+    parts = _split(value)
+    plain = parts is not None and parts.scheme in _PORTS and parts.username is None and not parts.fragment
+    if parts is None or not plain or parts.query or "?" in str(value):
+        raise ValueError('a URL as in "http://collector:4318" is allowed, without user or query')
+    return str(value)
+
+
+def ratio(value: object) -> float:
+    """Read a part of 1; the environment gives it as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,12})?", value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1 is allowed")
+    return float(value)
+
+
+def header_value(value: object) -> str:
+    """Read a header's value (RFC 9110 5.5)."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~]{0,4094}[!-~])?", value):
+        raise ValueError("printable ASCII without white space at its ends is allowed")
+    return value
+
+
 def token(value: object) -> str:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise ValueError("a name of letters, digits and !#$%&'*+-.^_`|~ is allowed (RFC 9110 5.6.2)")
@@ -229,6 +257,12 @@ def admin_token(value: SecretStr) -> SecretStr:
     secret = value.get_secret_value()
     if secret and (len(secret) < 16 or not secret.isascii() or not secret.isprintable() or " " in secret):
         raise ValueError("at least 16 printable ASCII characters without a space are allowed")
+    return value
+
+
+def token_digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError("sha256: and 64 hex digits are allowed; `tokengate hash-token` makes them")
     return value
 
 
@@ -287,16 +321,23 @@ def _not_boolean(value: object) -> object:
     return value
 
 
-def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
-    """Return a check that says its bounds as they are written in the file."""
-    least, most = parse(low), parse(high)
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A check that says its bounds as they are written in the file."""
 
-    def check(value: Any) -> Any:
-        if not least <= value <= most:
-            raise ValueError(f"{low} to {high} is allowed")
+    low: str
+    high: str
+    least: float
+    most: float
+
+    def __call__(self, value: Any) -> Any:
+        if not self.least <= value <= self.most:
+            raise ValueError(f"{self.low} to {self.high} is allowed")
         return value
 
-    return AfterValidator(check)
+
+def _within(parse: Callable[[object], float], low: str, high: str) -> AfterValidator:
+    return AfterValidator(Within(low, high, parse(low), parse(high)))
 
 
 _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": rf"^(0|{_DURATION.pattern})$"})
@@ -310,18 +351,22 @@ FetchTimeout = Annotated[float, BeforeValidator(duration), _within(duration, "10
 RefreshInterval = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "1d"), _DURATION_SCHEMA]
 TokenLife = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "90d"), _DURATION_SCHEMA]
 Window = Annotated[float, BeforeValidator(duration), _within(duration, "0s", "5m"), _DURATION_SCHEMA]
+Retention = Annotated[float, BeforeValidator(duration), _within(duration, "1m", "3650d"), _DURATION_SCHEMA]
 Lifetime = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "36500d"), _DURATION_SCHEMA]
 LifetimeOrNever = Annotated[float, BeforeValidator(lifetime), _DURATION_SCHEMA]
 Size = Annotated[int, BeforeValidator(size), _SIZE_SCHEMA]
 HeadSize = Annotated[int, BeforeValidator(size), _within(size, "1KiB", "1MiB"), _SIZE_SCHEMA]
 BufferSize = Annotated[int, BeforeValidator(size), _within(size, "0", "16MiB"), _SIZE_SCHEMA]
 Number = Annotated[int, BeforeValidator(_not_boolean)]
+Ratio = Annotated[float, PlainValidator(ratio), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Listen = Annotated[Address, PlainValidator(address), WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8080"]})]
 Backend = Annotated[Origin, PlainValidator(origin), _URL_SCHEMA]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network), _TEXT_SCHEMA]
 SecureUrl = Annotated[str, PlainValidator(secure_url), _URL_SCHEMA]
 IssuerUrl = Annotated[str, PlainValidator(issuer_url), _URL_SCHEMA]
 HttpUrl = Annotated[str, PlainValidator(http_url), _URL_SCHEMA]
+CollectorUrl = Annotated[str, PlainValidator(collector_url), _TEXT_SCHEMA]
+HeaderValue = Annotated[str, PlainValidator(header_value), _TEXT_SCHEMA]
 RedisUrl = Annotated[SecretStr, BeforeValidator(redis_url), _URL_SCHEMA]
 RoutePath = Annotated[str, PlainValidator(route_path), WithJsonSchema({"type": "string", "pattern": "^/"})]
 StripPrefix = Annotated[str, PlainValidator(strip_prefix), WithJsonSchema({"type": "string", "pattern": "^(/|$)"})]
@@ -335,3 +380,4 @@ Text = Annotated[str, PlainValidator(text), WithJsonSchema({"type": "string", "m
 OptionalText = Annotated[str, PlainValidator(optional_text), WithJsonSchema({"type": "string", "maxLength": 255})]
 TokenType = Annotated[str, PlainValidator(token_type), _TEXT_SCHEMA]
 AdminToken = Annotated[SecretStr, AfterValidator(admin_token)]
+TokenDigest = Annotated[str, PlainValidator(token_digest), _TEXT_SCHEMA]

@@ -149,6 +149,19 @@ def test_the_clock_of_a_process_counts_its_work_and_not_its_rest() -> None:
         child.kill()
 
 
+def test_a_stopped_process_does_nothing_until_the_block_ends() -> None:
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as child:
+        with machine.stopped([child.pid]):
+            _, status = os.waitpid(child.pid, os.WUNTRACED)  # it stands still from here on
+            assert os.WIFSTOPPED(status)
+            before = machine.cpu_seconds([child.pid])
+            time.sleep(0.1)
+            assert machine.cpu_seconds([child.pid]) == before
+        _, status = os.waitpid(child.pid, os.WCONTINUED)
+        assert os.WIFCONTINUED(status)
+        child.kill()
+
+
 def test_the_chart_is_well_formed_and_has_a_bar_for_each_peer(results: Results) -> None:
     svg = ET.fromstring(chart.draw(results))
     space = "{http://www.w3.org/2000/svg}"
