@@ -4,6 +4,8 @@
     server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
     app         the composition root: the only file that knows every room
     tls         the certificate of the listener, replaced while it serves
+    keys        the keys of a worker: read, taken up, told of
+    watch       mounted files, looked at while the gateway serves
     parts       what a worker is made of, each part from the settings
     backends    what routes say of their backends, as groups of upstreams
     issuers     what the settings say of other issuers, as rules and sources of keys
@@ -12,6 +14,7 @@
     api/        the control plane: sign-in, refresh, sessions, revocation, management
     web/        the pages for people: pure
     demo/       what `tokengate demo` shows: a sample backend and its page
+    traced      the gate and the store as a recorded request passes them
     gate        raw credentials and a route's rule -> who is calling
     attempts    how often something may be tried
     grants      who gets tokens: sign-in, exchange and refresh

@@ -24,38 +24,46 @@ from gateway.gate import Gate
 from gateway.grants import Grants, TokenSet
 from gateway.identity import Provider
 from gateway.identity.current import CurrentProvider
-from gateway.identity.jwks import IssuerKeys
+from gateway.identity.jwks import IssuerKeys, Source
 from gateway.identity.passwords import PasswordPool
-from gateway.issuers import issuer_rules, key_sources, reporter
+from gateway.issuers import issuer_rules, key_sources, refetched, reporter
+from gateway.keys import Keys, Rings
 from gateway.parts import (
-    Keys,
+    access_log,
     cookie_path,
     limits,
     make_cookies,
+    open_exporter,
     open_provider,
     open_store,
     redis_endpoint,
     route_table,
 )
 from gateway.proxy.headers import RequestKinds, identity_block, identity_headers
-from gateway.proxy.plane import Plane
+from gateway.proxy.plane import Plane, new_traces
 from gateway.proxy.renewal import Renewer
 from gateway.proxy.routes import check_method
 from gateway.proxy.trust import trust
+from gateway.sessions.clocks import Clocks
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.settings import Settings, SettingsError
-from gateway.telemetry import Telemetry, audit, new_request_id, valid_request_id
+from gateway.telemetry import Telemetry, audit, new_request_id, set_level, valid_request_id
+from gateway.telemetry.access import Lines
+from gateway.telemetry.spans import Sampler, step
 from gateway.tokens.access import AccessRule
 from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
 from gateway.tokens.verifier import Verifier
+from gateway.traced import TracedGate, store_observer
+from gateway.watch import LOOK_SECONDS, Watch
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
+EXPORT_SECONDS = 2.0  # for the last spans, once nothing is served any more
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -67,6 +75,9 @@ RELOADED = (  # what a reload replaces on the plane; the rest of it lives as lon
     "pace",
     "header_timeout",
     "keepalive_timeout",
+    "exchange",
+    "control",
+    "refused",
 )
 
 
@@ -77,7 +88,9 @@ class Worker:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.telemetry = Telemetry(run_directory)
-        self.keys = Keys(settings)
+        self.exporter = open_exporter(settings)
+        self.lines: Lines | None = None
+        self.keys = Keys(settings, time.time())
         tokens, redis = settings.tokens, settings.redis
         endpoint = redis_endpoint(settings)
         client = open_client(endpoint, redis.timeout)
@@ -88,9 +101,12 @@ class Worker:
             redis.timeout,
             self.epochs,
             grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
+            lead=2 * tokens.leeway,  # of an issuer's clock to that of a replica, and of that to Redis'
             observe=self.telemetry.check_batch,
         )
-        self.store = open_store(settings, client, self.telemetry.store, self.epochs)
+        self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
+        observe = store_observer(self.telemetry) if self.exporter is not None else self.telemetry.store
+        self.store = open_store(settings, client, observe, self.epochs, self.liveness.is_down)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
         self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
@@ -101,7 +117,7 @@ class Worker:
         self.provider = CurrentProvider(open_provider(settings))
         self.passwords = PasswordPool()
         self.cookies = make_cookies(settings)
-        self.gate = Gate(
+        self.gate = (TracedGate if self.exporter is not None else Gate)(
             self.verifier,
             self.liveness,
             self.store.mark_used,
@@ -135,6 +151,7 @@ class Worker:
         """
         self.epochs.start()
         self.liveness.start()
+        self.clocks.start()
         self.issuer_keys.start()
         self._tasks = [self.loop.create_task(self._flush()), self.loop.create_task(self._watch_keys())]
 
@@ -146,76 +163,115 @@ class Worker:
         self.plane.wheel.stop()
         self.plane.streams.stop()
         await self.issuer_keys.close()
+        await self.clocks.close()
         await self.epochs.close()
         await self.liveness.close()
         await self.store.close()
         await self.provider.close()
         self.passwords.close()
+        if self.lines is not None:
+            self.lines.close()
+        if self.exporter is not None:
+            await asyncio.to_thread(self.exporter.close, EXPORT_SECONDS)
+            self.telemetry.spans(self.exporter.counts())
         self.telemetry.close()
 
     def failing(self) -> list[str]:
         """Name what keeps this replica from serving (readyz)."""
-        checks = {"listening": self.listening, "redis": self.liveness.up, "draining": not self.plane.draining}
+        checks = {
+            "listening": self.listening,
+            "redis": self.liveness.up,
+            "clock": self.clocks.agree,
+            "draining": not self.plane.draining,
+        }
         return [name for name, passed in checks.items() if not passed]
 
+    async def manage(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the management listener, whose application another admin token replaces."""
+        await self.management(scope, receive, send)
+
     async def reload_keys(self) -> Mapping[str, Any]:
-        """Read the key directory again. Raises BadKey."""
-        return self.keys.reload(self.signer, self.verifier, self.refresh_tokens)
+        """Read the key directory again; return which keys sign, and which will. Raises BadKey."""
+        self._take_keys(await asyncio.to_thread(self.keys.read))
+        return self.keys.report(time.time())
 
-    def take_up(self, settings: Settings, provider: Provider) -> None:
-        """Let whatever comes from here on meet these settings, and the keys as they are by now.
+    def _take_keys(self, rings: Rings) -> None:
+        self.keys.take(rings, self.signer, self.verifier, self.refresh_tokens, time.time())
 
-        Raises BadKey, SettingsError, ValueError or OSError, and then nothing has changed.
+    def take_up(self, settings: Settings, provider: Provider, rings: Rings) -> None:
+        """Let whatever comes from here on meet these settings and keys.
+
+        Raises SettingsError, ValueError or OSError, and then nothing has changed.
         """
         before, self.settings = self.settings, settings
         old_cookies, self.cookies = self.cookies, make_cookies(settings)
         try:
             fresh = self._plane()
-            self.keys.reload(self.signer, self.verifier, self.refresh_tokens)  # forgets headers made for a token
+            sources = key_sources(settings.issuers, self.issuers, self.verifier)
         except BaseException:
             self.settings, self.cookies = before, old_cookies
             self.backends.settle(taken=False)
             raise
+        self._take_keys(rings)  # the verifier forgets headers made for a token
         for name in RELOADED:
             setattr(self.plane, name, getattr(fresh, name))
         if cookie_path(before) != cookie_path(settings):
             self.plane.renewer = fresh.renewer
+        if before.log.level != settings.log.level:
+            set_level(settings.log.level)
         self.provider.replace(provider)
+        self._take_up_issuers(before, sources)
         self.grants.take_up(limits(settings), settings.identity.recheck_on_refresh)
         self.api = create_api(self._services())
+        self.management = create_management(self._management())
         self.backends.settle(taken=True)
+
+    def _take_up_issuers(self, before: Settings, sources: Mapping[str, Source]) -> None:
+        settings = self.settings
+        anew = refetched(before.issuers, settings.issuers)
+        self.verifier.forget_keys(self.issuers.take_up([issuer_rules(each) for each in settings.issuers], anew))
+        self.verifier.accept(self.issuers if settings.issuers else None)
+        self.issuer_keys.take_up(sources, anew)
+        for issuer in {each.issuer for each in before.issuers} - sources.keys():
+            self.telemetry.issuer_removed(issuer)
 
     async def _flush(self) -> None:
         was_up = True
         while True:
+            self.telemetry.store_up(self.liveness.up)
+            if self.exporter is not None:
+                self.telemetry.spans(self.exporter.counts())
+            self.telemetry.flush()
+            await asyncio.sleep(FLUSH_SECONDS)  # at the start it takes a moment until Redis can have answered
             if self.liveness.up != was_up:
                 was_up = self.liveness.up
                 _LOG.warning("Redis answers again" if was_up else "Redis does not answer")
-            self.telemetry.store_up(was_up)
-            self.telemetry.flush()
-            await asyncio.sleep(FLUSH_SECONDS)
+                if was_up:
+                    self.clocks.hurry()
 
     def _rolled_back(self, partition: str) -> None:
         audit("store_rolled_back", partition=partition)
         self.telemetry.store_rolled_back()
 
     async def _watch_keys(self) -> None:
-        """Take up keys that are added or removed, in every worker and without a call."""
+        """Take up keys that are added or removed, and tell of keys whose time has come, without a call."""
+        watch = self.keys.watch
         while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
-                if self.keys.changed():
+                if self.settings.server.watch_files and await asyncio.to_thread(watch.changed):
                     await self.reload_keys()
                     audit("keys_reloaded", by="watch")
-            except (BadKey, SettingsError, OSError) as error:
-                _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
-                await asyncio.sleep(10 * FLUSH_SECONDS)
+            except BadKey as error:
+                if watch.refused(str(error)):
+                    _LOG.error("the keys were not reloaded", extra={"reason": str(error)})
+            self.keys.tell(time.time())
 
     def _plane(self) -> Plane:
         settings, spec = self.settings, dict(self.settings.identity_headers)
         server, cookies = settings.server, settings.cookies
         names = [name for name in (cookies.refresh, cookies.access) if name]
-        return Plane(
+        plane = Plane(
             loop=self.loop,
             table=route_table(settings, self.backends, self.telemetry),
             gate=self.gate,
@@ -238,10 +294,27 @@ class Worker:
             renewer=self._renewer(),
             leeway=settings.tokens.leeway,
         )
+        self._observe(plane)
+        return plane
+
+    def _observe(self, plane: Plane) -> None:
+        """Have requests traced and logged, as far as that is asked for."""
+        settings, sampler = self.settings, None
+        if self.exporter is not None:
+            sampler = Sampler(settings.tracing.sample_ratio, settings.tracing.parents, self.exporter)
+            plane.new_trace = new_traces(recorded=False).__next__
+        if settings.log.access and self.lines is None:
+            self.lines = Lines(self.loop)
+        access = access_log(settings, self.lines) if self.lines is not None else None
+        if sampler is not None or access is not None:
+            from gateway.proxy.observer import observe
+
+            observe(plane, sampler, access)
 
     def _renewer(self) -> Renewer:
         async def refresh(token: bytes, ip: str, request_id: str) -> TokenSet:
-            return await self.grants.refresh(token, ip, request_id=request_id)
+            with step("refresh", "internal"):
+                return await self.grants.refresh(token, ip, request_id=request_id)
 
         async def counter(session_id: str) -> int | None:
             session = await self.store.get(session_id)
@@ -299,6 +372,7 @@ class Gateway:
         self._run_directory = run_directory
         self.worker: Worker | None = None
         self.reread: Callable[[], Settings] = load
+        self.watch: Watch | None = None  # files whose change is followed by a reload; None = someone else looks
         self.on_start: Callable[[Worker], Any] | None = None
         self.on_stop: Callable[[], Any] | None = None
 

@@ -7,6 +7,7 @@ exit status is 1 where something is wrong and 2 where the command line itself is
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import ssl
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.sessions.store import Session, SessionStore
     from gateway.settings import Settings
     from gateway.tokens.keyring import KeyFile
+    from gateway.tokens.schedule import Stage
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ def serve(path: Path | None, workers: int | None) -> None:
 
         settings = _load(path, {} if workers is None else {"TOKENGATE_SERVER__WORKERS": str(workers)})
         _check_files(settings)
+        _check_tracing(settings)
         sys.exit(run(settings, path, settings.server.workers))
 
 
@@ -96,21 +99,60 @@ def keys() -> None:
 
 
 @keys.command("new")
-@click.option("--alg", "algorithm", type=click.Choice(ALGORITHMS), default="ES256", show_default=True)
+@click.option("--alg", "algorithm", type=click.Choice(ALGORITHMS), help="Of a signing key; ES256 by default.")
+@click.option("--refresh", is_flag=True, help="A refresh-token key alone.")
 @click.option("--out", "directory", type=click.Path(path_type=Path, file_okay=False), required=True)
-def new_key(algorithm: str, directory: Path) -> None:
+def new_key(algorithm: str | None, directory: Path, *, refresh: bool) -> None:
     """Write a new signing key, and a refresh-token key where the directory has none.
 
-    The newest key signs from then on, the older ones still verify. A key's file name is its kid.
+    A key verifies once it is read, and signs tokens.publish_before after it was made. Its file name is its kid.
     """
+    if refresh and algorithm is not None:
+        raise click.UsageError("give either --alg or --refresh: a refresh-token key has one algorithm")
     with _told():
         from gateway.tokens.keyring import REFRESH_SUFFIX, generate, generate_refresh
 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         has_refresh = any(name.endswith(REFRESH_SUFFIX) and name[0] != "." for name in os.listdir(directory))
-        made = [generate(algorithm, time.time())] + ([] if has_refresh else [generate_refresh(time.time())])
+        made = [] if refresh else [generate(algorithm or ALGORITHMS[0], time.time())]
+        made += [generate_refresh(time.time())] if refresh or not has_refresh else []
         for file in made:
             click.echo(_write_key(directory, file))
+
+
+@keys.command("list")
+@_config
+def list_keys(path: Path | None) -> None:
+    """List the keys: which one signs, from when each does, and from when its file may be removed."""
+    with _told(path):
+        from gateway.keys import key_files, listed
+
+        settings = _load(path)
+        with _named(settings):
+            found = listed(settings, key_files(settings), time.time())
+        _table(
+            ("KID", "ALGORITHM", "KIND", "BORN", "SIGNS FROM", "STATE", "REMOVABLE AFTER"),
+            [_key_row(stage, file) for stage, file in found],
+        )
+
+
+@keys.command("prune")
+@_config
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def prune_keys(path: Path | None, *, dry_run: bool) -> None:
+    """Remove the files of keys that no living token needs any more, and of no other; print their paths."""
+    with _told(path):
+        from gateway.keys import key_files, listed
+
+        settings = _load(path)
+        with _named(settings):
+            found = listed(settings, key_files(settings), time.time())
+        for stage, file in found:
+            if stage.state == "may be removed":
+                target = settings.tokens.signing_keys / file.name
+                if not dry_run:
+                    target.unlink()
+                click.echo(target)
 
 
 @main.command("hash-password")
@@ -196,15 +238,19 @@ def _check_files(settings: Settings) -> str:
 
 
 def _check_keys(settings: Settings) -> str:
-    from gateway.parts import key_files
-    from gateway.tokens.keyring import BadKey, Keyring, RefreshKeys
+    from gateway.keys import key_files, load
 
-    files = key_files(settings)
-    try:
-        signing, refresh = Keyring.load(files, settings.tokens.algorithm).signing, RefreshKeys.load(files).signing
-    except BadKey as error:
-        raise ValueError(f"tokens.signing_keys: {settings.tokens.signing_keys}: {error}") from None
-    return f"{signing.kid} signs with {signing.algorithm}, {refresh.kid} makes refresh tokens"
+    now = time.time()
+    with _named(settings):
+        rings = load(settings, key_files(settings))
+    signing, refresh = rings.access.signing_at(now), rings.refresh.signing_at(now)
+    waiting = [
+        f"{key.kid} from {_time(int(due))} on"
+        for ring in rings.by_kind().values()
+        for key, due in ring.schedule.waiting(now)
+    ]
+    said = f"{signing.kid} signs with {signing.algorithm}, {refresh.kid} makes refresh tokens"
+    return "; ".join([said, *waiting])
 
 
 def _check_tls(settings: Settings) -> str:
@@ -246,14 +292,18 @@ def _check_identity(settings: Settings) -> str:
 
 
 def _check_clients(settings: Settings) -> str:
-    from gateway.identity.passwords import check_hash
+    from gateway.parts import check_clients
 
-    for name, hashed in settings.introspection.clients.items():
-        try:
-            check_hash(hashed)
-        except ValueError as error:
-            raise ValueError(f"introspection.clients.{name}: {error}") from None
+    check_clients(settings)
     return f"{len(settings.introspection.clients)} clients"
+
+
+def _check_tracing(settings: Settings) -> str:
+    from gateway.parts import check_tracing
+
+    check_tracing(settings)
+    section = settings.tracing
+    return f"{section.sample_ratio:.4g} of requests, to {section.endpoint}" if section.endpoint else "off"
 
 
 def _check_redis(settings: Settings) -> str:
@@ -278,6 +328,7 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "backends": _check_backends,
     "identity": _check_identity,
     "introspection": _check_clients,
+    "tracing": _check_tracing,
     "redis": _check_redis,
     "jwks": _check_jwks,
 }
@@ -317,6 +368,17 @@ def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any,
 
 
 @contextmanager
+def _named(settings: Settings) -> Iterator[None]:
+    """Say in which directory a bad key lies."""
+    from gateway.tokens.keyring import BadKey
+
+    try:
+        yield
+    except BadKey as error:
+        raise ValueError(f"tokens.signing_keys: {settings.tokens.signing_keys}: {error}") from None
+
+
+@contextmanager
 def _told(path: Path | None = None) -> Iterator[None]:
     """Turn what an operator can mend into lines and exit status 1; a defect of ours keeps its traceback."""
     try:
@@ -352,12 +414,28 @@ def _reason(error: Exception) -> str:
 
 
 def _write_key(directory: Path, file: KeyFile) -> Path:
-    """Write a key that only we may read. Raises FileExistsError rather than replace one."""
-    path = directory / file.name
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as out:
-        out.write(file.data)
+    """Write a key that only we may read, whole at once. Raises FileExistsError rather than replace one."""
+    path, part = directory / file.name, directory / f".{file.name}"  # a name with a dot is not looked at
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(file.data)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
+
+
+def _key_row(stage: Stage, file: KeyFile) -> tuple[str, ...]:
+    from gateway.tokens.keyfile import time_in
+
+    key = stage.key
+    born = _time(int(key.born)) + (" (of the file)" if time_in(file.name) is None else "")
+    begin = "-" if stage.signs_from is None else _time(int(stage.signs_from))
+    over = "-" if stage.removable_after is None else _time(int(stage.removable_after))
+    return (key.kid, key.algorithm, stage.kind, born, begin, stage.state, over)
 
 
 def _row(session: Session) -> tuple[str, ...]:

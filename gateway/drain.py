@@ -9,7 +9,8 @@ At SIGTERM or SIGINT, one after the other:
     drain_timeout        what is in flight comes to its end
     then                 streams are ended, the rest is cut, and the process ends with status 0
 
-A second SIGINT ends it at once. SIGHUP has the configuration read again (reload.py).
+A second SIGINT ends it at once. SIGHUP has the configuration read again (reload.py), and so has a change of a file,
+where no supervisor looks at them (watch.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gateway.app import Gateway, Worker
 from gateway.proxy.protocol import GatewayProtocol
 from gateway.reload import reload
 from gateway.tls import Certificate
+from gateway.watch import LOOK_SECONDS, Watch
 
 _LOG = logging.getLogger("gateway.server")
 
@@ -42,7 +44,8 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._reloading: asyncio.Task[None] | None = None
-        self._reload_again = False
+        self._watching: asyncio.Task[None] | None = None
+        self._reload_again = self._signalled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._certificate: Certificate | None = None
 
@@ -81,7 +84,11 @@ class Server(uvicorn.Server):
 
     def _on_hangup(self, number: int, frame: Any) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._reload)
+            self._loop.call_soon_threadsafe(self._on_signal)
+
+    def _on_signal(self) -> None:
+        self._signalled = True
+        self._reload()
 
     def _reload(self) -> None:
         """Reload; where a reload is under way, once more after it."""
@@ -95,11 +102,30 @@ class Server(uvicorn.Server):
                 self._reload_again = False
                 if self._certificate is None and self.config.ssl is not None:
                     self._certificate = Certificate(self.config.ssl)
-                if await reload(self.worker, self.gateway.reread, self._certificate):
+                watch = self.gateway.watch
+                if watch is not None:
+                    await asyncio.to_thread(watch.begin)
+                if await reload(self.worker, self.gateway.reread, self._certificate, self._is_news):
+                    self._signalled = False
+                    if watch is not None:
+                        watch.used()
                     for connection in self.connections:  # what it remembers was sorted by the old settings
                         connection.section = b""
         finally:
             self._reloading = None
+
+    def _is_news(self, reason: str) -> bool:
+        """Whoever sends a signal is told each time; a file that stays as it is, once."""
+        signalled, self._signalled = self._signalled, False
+        watch = self.gateway.watch
+        return (watch is None or watch.refused(reason)) or signalled
+
+    async def _watch(self, watch: Watch) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            watched = self.worker is not None and self.worker.settings.server.watch_files
+            if watched and self._reloading is None and await asyncio.to_thread(watch.changed):
+                self._reload()
 
     # --- the begin ---
 
@@ -108,11 +134,15 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and self.worker is not None:
             self.worker.listening = True
+            if self.gateway.watch is not None:
+                self._watching = asyncio.get_running_loop().create_task(self._watch(self.gateway.watch))
 
     # --- the end ---
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         worker = self.worker
+        if self._watching is not None:
+            self._watching.cancel()
         if worker is not None:
             self._begin_drain()
             await self._until(lambda: False, worker.settings.server.drain_delay)

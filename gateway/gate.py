@@ -178,7 +178,7 @@ class Gate:
         other = claims.foreign
         if other is not None:
             return self._liveness.foreign_keys(other.subject_id, other.token_id, claims.iat)
-        return self._liveness.keys(claims.sid, claims.jti)
+        return self._liveness.keys(claims.sid, claims.jti, claims.sub)
 
     def settle(self, claims: Claims | None, rule: AccessRule, verdict: int, *, mark: bool = True) -> None:
         """Raise RevokedToken, StoreUnavailable, MissingToken or InsufficientScope, or let pass.

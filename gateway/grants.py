@@ -95,9 +95,7 @@ class Grants:
         self._telemetry = telemetry
         self._clock = clock
         self._issuers = issuers or Issuers([], 0.0)
-        self._namespaces = {
-            rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix
-        }
+        self._namespaces = self._exchanged()
 
     @property
     def exchanges(self) -> bool:
@@ -105,9 +103,13 @@ class Grants:
         return bool(self._namespaces)
 
     def take_up(self, limits: Limits, recheck: bool) -> None:
-        """Go by these from here on (a reload)."""
+        """Go by these from here on (a reload), and by the other issuers as they are by now."""
         self._attempts.limits = limits
         self._recheck = recheck
+        self._namespaces = self._exchanged()
+
+    def _exchanged(self) -> dict[str, IssuerRules]:
+        return {rules.exchange_prefix: rules for rules in self._issuers.all_rules() if rules.exchange_prefix}
 
     async def login(
         self, username: str, password: str, device: str, ip: str, user_agent: str, *, request_id: str = ""
@@ -175,8 +177,9 @@ class Grants:
         try:
             rotation = await self._store.rotate(presented.session_id, presented.counter, refreshed=refreshed)
         except Unconfirmed as error:  # asked again, it will be an unknown session: the cause is told now or never
-            self._tell(presented.session_id, error.done, ip, request_id)
+            self._tell(presented.session_id, _with_cause(error.done, presented), ip, request_id)
             raise
+        rotation = _with_cause(rotation, presented)
         self._tell(presented.session_id, rotation, ip, request_id)
         if rotation.outcome not in _SERVED or rotation.session is None:
             raise InvalidGrant(rotation.outcome.value)
@@ -324,8 +327,8 @@ class Grants:
     def _read(self, refresh_token: str | bytes) -> RefreshToken:
         try:
             return self._refresh_tokens.read(refresh_token, self._clock())
-        except InvalidGrant as error:
-            self._telemetry.refreshed("expired" if error.reason == "expired" else "unknown")
+        except InvalidGrant:
+            self._telemetry.refreshed(Outcome.UNKNOWN.value)
             raise
 
     async def _recheck_user(self, presented: RefreshToken, ip: str, request_id: str) -> NewIdentity | None:
@@ -336,8 +339,9 @@ class Grants:
         session = await self._store.get(presented.session_id)
         if session is None:
             await self._store.end(presented.session_id)  # it may have ended a moment ago, with too few replicas
-            self._telemetry.refreshed(Outcome.UNKNOWN.value)
-            raise InvalidGrant("unknown")
+            outcome = _with_cause(Rotation(Outcome.UNKNOWN, None), presented).outcome.value
+            self._telemetry.refreshed(outcome)
+            raise InvalidGrant(outcome)
         if self._namespace(session.subject) is not None:
             return None
         identity = await self._provider.recheck(session.subject, session.id)
@@ -377,6 +381,13 @@ class Grants:
             scope=session.scope,
             outcome=outcome,
         )
+
+
+def _with_cause(rotation: Rotation, presented: RefreshToken) -> Rotation:
+    """Say "expired" of a session that is not there and whose token has expired: past its end the store has nothing."""
+    if rotation.outcome is Outcome.UNKNOWN and presented.expired:
+        return Rotation(Outcome.EXPIRED, None)
+    return rotation
 
 
 def _changed(known: str, told: str) -> bool:

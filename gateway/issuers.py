@@ -43,6 +43,16 @@ def key_sources(settings: Sequence[Issuer], issuers: Issuers, verifier: Verifier
     return {issuer.issuer: _source(n, issuer, partial(take, issuer)) for n, issuer in enumerate(settings)}
 
 
+def refetched(before: Sequence[Issuer], after: Sequence[Issuer]) -> frozenset[str]:
+    """Return the issuers whose keys are to be fetched anew: new ones, and those whose keys are now elsewhere."""
+    known = {_whereabouts(issuer) for issuer in before}
+    return frozenset(issuer.issuer for issuer in after if _whereabouts(issuer) not in known)
+
+
+def _whereabouts(issuer: Issuer) -> tuple[object, ...]:
+    return issuer.issuer, issuer.jwks_url, issuer.jwks_ca, tuple(issuer.algorithms)
+
+
 async def check_keys(position: int, issuer: Issuer) -> KeySet:
     """Fetch the keys of an issuer once. Raises ValueError that says why there are none."""
     found: list[KeySet] = []

@@ -29,11 +29,13 @@ from gateway.app import Gateway, Worker
 from gateway.demo import WEBSOCKETS, introduction
 from gateway.demo import backend as sample_backend
 from gateway.drain import Server
-from gateway.reload import merge, refused
-from gateway.settings import Settings, SettingsError, check_files, load, sample
+from gateway.reload import check_usable, merge, mounted, refused, why
+from gateway.settings import Settings, SettingsError, load, sample
 from gateway.supervisor import Supervisor
 from gateway.telemetry import configure_logging
+from gateway.tls import server_context
 from gateway.tokens.keyring import generate, generate_refresh
+from gateway.watch import Watch
 
 DEMO_ALGORITHM = "ES256"
 BACKLOG = 4096
@@ -68,19 +70,36 @@ class Beside:
 
 
 def serve(settings: Settings, config: Path | None, workers: int | None = None) -> int:
-    """Serve until a signal ends it; return the exit status. SIGHUP has `config` and the environment read again."""
+    """Serve until a signal ends it; return the exit status.
+
+    SIGHUP has `config` and the environment read again, and so has a change of a mounted file.
+    """
+    current = Current(settings, config)  # first of all: what changes from here on is seen
     number = workers or settings.server.workers
     configure_logging(sys.stderr, settings.log.level)
+    if settings.server.tls_cert and settings.server.tls_key:
+        server_context(settings.server.tls_cert, settings.server.tls_key)  # one line where it is of no use
     environ = {**os.environ, "TOKENGATE_SERVER__WORKERS": str(number)}
     read = partial(load, config, environ)
     if number == 1:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server has its own answer
-        return _run(gateway(lambda: settings, read, None), settings)
+        app = gateway(lambda: settings, read, None)
+        current.of = lambda: app.worker.settings if app.worker is not None else settings
+        app.watch = current.watch
+        return _run(app, settings)
     run_directory = Path(tempfile.mkdtemp(prefix="tokengate-"))
     try:
-        return _supervise(settings, read, run_directory, number)
+        return _supervise(current, read, run_directory, number)
     finally:
         shutil.rmtree(run_directory, ignore_errors=True)
+
+
+class Current:
+    """The settings in use by now, `of()`, and a watch over the files that they name."""
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        self.of: Callable[[], Settings] = lambda: settings
+        self.watch = Watch(lambda: mounted(self.of(), config))
 
 
 @dataclass(frozen=True)
@@ -92,27 +111,43 @@ class Child:
     run_directory: Path
 
     def __call__(self) -> Gateway:
-        configure_logging(sys.stderr, self.settings.log.level)
         return gateway(lambda: self.settings, self.read, self.run_directory)
 
 
-def _supervise(settings: Settings, read: Callable[[], Settings], run_directory: Path, number: int) -> int:
-    def reread() -> Child | None:
+def _prepare(config: uvicorn.Config) -> None:
+    """Begin a worker process. Raises ValueError where the certificate has come to be of no use meanwhile."""
+    child: Any = config.app
+    configure_logging(sys.stderr, child.settings.log.level)
+    if config.ssl_certfile and config.ssl_keyfile:
+        server_context(Path(config.ssl_certfile), Path(config.ssl_keyfile))
+
+
+def _supervise(current: Current, read: Callable[[], Settings], run_directory: Path, number: int) -> int:
+    settings, watch = current.of(), current.watch
+
+    def reread(signalled: bool) -> Child | None:
+        watch.begin()
         try:
             found = read()
-            check_files(found)
-        except SettingsError as error:
-            refused("; ".join(error.lines))
+            check_usable(found)
+            merged = merge(settings, found)[0]
+        except (SettingsError, ValueError, OSError) as error:
+            if watch.refused(why(error)) or signalled:
+                refused(why(error))
             return None
-        merged = merge(settings, found)[0]
+        watch.used()
+        current.of = lambda: merged
         for name, value in _tls_options(merged).items():  # a worker that is started later opens these
             setattr(config, name, value)
         return Child(merged, read, run_directory)
 
+    def changed() -> bool:
+        return current.of().server.watch_files and watch.changed()
+
     options = _options(settings)
     config = uvicorn.Config(Child(settings, read, run_directory), factory=True, workers=number, **options)
     listener = listen(settings.server.bind.host, settings.server.bind.port)
-    supervisor = Supervisor(config, [listener], Server, reread)
+    supervisor = Supervisor(config, [listener], Server, _prepare, reread, changed)
     supervisor.run()
     return STARTUP_FAILURE if supervisor.failed else 0
 
@@ -162,7 +197,7 @@ def gateway(
 
     def listeners(worker: Worker) -> list[tuple[uvicorn.Config, socket.socket]]:
         bind = worker.settings.management.bind
-        management = (_plain(worker.management), listen(bind.host, bind.port, shared=run_directory is not None))
+        management = (_plain(worker.manage), listen(bind.host, bind.port, shared=run_directory is not None))
         return [management, *(more(worker) if more is not None else [])]
 
     beside = Beside(listeners)
@@ -201,6 +236,7 @@ def _tls_options(settings: Settings) -> dict[str, str | None]:
 def _plain(app: Any, ws: Literal["none", "websockets-sansio"] = "none") -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         http="httptools",
         ws=ws,
         lifespan="off",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.redis_server import RedisServer, find_redis_server, redis_server
 
-# These need kustomize, helm and what makes a release; the first two take minutes to build: `make k8s-test`.
+# These need helm, which Go builds, and what makes a release: .ci/run and `make k8s-test` have both.
 collect_ignore = [] if os.environ.get("TOKENGATE_K8S") else ["k8s", "release"]
 
 

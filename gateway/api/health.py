@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.answers import json_answer, text_answer
-from gateway.telemetry import CONTENT_TYPE
+from gateway.api.answers import header_values, json_answer, text_answer
+from gateway.telemetry import CONTENT_TYPE, OPENMETRICS, wants_openmetrics
 
 if TYPE_CHECKING:
     from gateway.api.management import Management
@@ -29,4 +29,5 @@ async def readyz(site: Management, request: Request) -> Response:
 
 async def metrics(site: Management, request: Request) -> Response:
     site.telemetry.store_up("redis" not in site.failing())  # what was told last may be a second old
-    return text_answer(site.telemetry.render(), CONTENT_TYPE)
+    openmetrics = wants_openmetrics(b",".join(header_values(request, b"accept")).decode("latin-1"))
+    return text_answer(site.telemetry.render(openmetrics=openmetrics), OPENMETRICS if openmetrics else CONTENT_TYPE)

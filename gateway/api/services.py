@@ -87,6 +87,9 @@ def user_agent(request: Request) -> str:
 
 def request_id(request: Request) -> str:
     """Return the request's name for the log: one that a trusted proxy gave, else a fresh one."""
+    known: str | None = request.scope.get("state", {}).get("request_id")  # by the access log
+    if known is not None:
+        return known
     values = header_values(request, b"x-request-id") if request.scope.get("state", {}).get("trusted") else []
     given = values[0] if len(values) == 1 and valid_request_id(values[0]) else new_request_id()
     return given.decode("ascii")

@@ -18,9 +18,9 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -68,21 +68,44 @@ class IssuerKeys:
 
     def __init__(self, sources: Mapping[str, Source], report: Report | None = None) -> None:
         self._fetchers = {issuer: Fetcher(source, report) for issuer, source in sources.items()}
+        self._report = report
+        self._closing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to fetch; called on the running loop."""
         for fetcher in self._fetchers.values():
             fetcher.start()
 
+    def take_up(self, sources: Mapping[str, Source], fresh: Container[str]) -> None:
+        """Fetch from these sources from here on, at once for the issuers in `fresh`; after `start`, on its loop.
+
+        Whatever is under way for an issuer in `fresh`, or for one that is no more, brings nothing.
+        """
+        before, self._fetchers = self._fetchers, {}
+        for issuer, source in sources.items():
+            if issuer in before and issuer not in fresh:
+                fetcher = before.pop(issuer)
+                fetcher.source = source
+            else:
+                fetcher = Fetcher(source, self._report)
+                fetcher.start()
+            self._fetchers[issuer] = fetcher
+        for fetcher in before.values():
+            fetcher.stop()
+            task = asyncio.get_running_loop().create_task(fetcher.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
-        await asyncio.gather(*(fetcher.close() for fetcher in self._fetchers.values()))
+        await asyncio.gather(*self._closing, *(fetcher.close() for fetcher in self._fetchers.values()))
 
     def want(self, issuer: str) -> asyncio.Future[None] | None:
         """Return what to await for fresher keys of an issuer, None where there will be none for now.
 
         It ends with the fetch, whether that succeeded or not, and is never cancelled from outside.
         """
-        return self._fetchers[issuer].want()
+        fetcher = self._fetchers.get(issuer)
+        return fetcher.want() if fetcher is not None else None
 
 
 class Fetcher:
@@ -108,11 +131,14 @@ class Fetcher:
         self._fly()
         self._watch = asyncio.get_running_loop().create_task(self._keep_fresh())
 
-    async def close(self) -> None:
-        tasks = [task for task in (self._watch, self._flight) if task is not None]
-        for task in tasks:
+    def stop(self) -> None:
+        """Take up nothing any more, not even what is under way."""
+        for task in self._tasks():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        self.stop()
+        await asyncio.gather(*self._tasks(), return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -136,6 +162,9 @@ class Fetcher:
             raise
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise FetchFailed(_cause(error)) from error
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [task for task in (self._watch, self._flight) if task is not None]
 
     async def _wait(self, flight: asyncio.Task[float]) -> None:
         self._waiting += 1
@@ -187,7 +216,10 @@ class Fetcher:
 
     async def _exchange(self) -> bytes | None:
         headers = {"If-None-Match": self._etag} if self._etag else {}
-        async with self._open().get(self.source.url, allow_redirects=False, headers=headers) as response:
+        source = self.source
+        async with self._open().get(
+            source.url, allow_redirects=False, headers=headers, ssl=source.tls or True
+        ) as response:
             self._due = self._freshness(response.headers.getall("Cache-Control", []))
             if response.status == 304 and self._etag:
                 return None
@@ -213,7 +245,7 @@ class Fetcher:
     def _open(self) -> aiohttp.ClientSession:
         if self._client is None:  # not before there is an event loop
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=2, force_close=True, ssl=self.source.tls or True),
+                connector=aiohttp.TCPConnector(limit=2, force_close=True),
                 timeout=aiohttp.ClientTimeout(total=None),  # `fetch` times the whole
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_HEADERS,

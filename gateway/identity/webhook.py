@@ -21,6 +21,7 @@ import orjson
 from gateway.errors import IdentityUnavailable, InvalidCredentials
 from gateway.identity import fields
 from gateway.identity.provider import Identity
+from gateway.telemetry.spans import Span, step
 
 LARGEST_ANSWER: Final = 64 * 1024  # bytes
 # Shorter than the servers in use keep an idle connection (Node.js: 5 s), or one would be found closed.
@@ -92,7 +93,17 @@ class Webhook:
             self._places += 1
 
     async def _exchange(self, url: str, body: bytes) -> bytes | None:
-        async with self._open().post(url, data=body, allow_redirects=False) as response:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        place: dict[str, str | int] = {"server__address": parts.hostname or "", "server__port": port}
+        with step("POST", "client", http__request__method="POST", **place) as span:
+            headers = {"traceparent": span.traceparent().decode()} if span is not None else None
+            return await self._send(url, body, headers, span)
+
+    async def _send(self, url: str, body: bytes, headers: dict[str, str] | None, span: Span | None) -> bytes | None:
+        async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
+            if span is not None:
+                span.attributes["http.response.status_code"] = response.status
             if response.status == 401:
                 return None
             if response.status != 200:

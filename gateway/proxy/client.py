@@ -218,6 +218,8 @@ class ClientConnection(asyncio.Protocol):
         """Answer outside any request and end the connection."""
         self.plane.meters.rejected("", error.code)
         self.transport.write(render(error, self.plane.realm, keep_alive=False, more=self.date()))
+        if self.plane.refused is not None:
+            self.plane.refused(self, None, error)
         self.close_gracefully()
 
     def close_gracefully(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -39,6 +40,9 @@ class ControlExchange:
 
     __slots__ = ("cycle", "discarded", "early", "head", "left", "protocol", "responded", "started", "task", "whole")
 
+    cycles = Cycle
+    context: Context | None = None  # of the task; None is a copy of the present one
+
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
         self.head = head
@@ -61,14 +65,14 @@ class ControlExchange:
         if self.whole:  # before the application asks, who would wait for a message that has come
             self.cycle.more_body = False
             self.cycle.message_event.set()
-        self.task = task = protocol.loop.create_task(self.cycle.run_asgi(protocol.app))
+        self.task = task = protocol.loop.create_task(self.cycle.run_asgi(protocol.app), context=self.context)
         protocol.server_state.tasks.add(task)
         task.add_done_callback(protocol.server_state.tasks.discard)
         protocol.wait_for(DEADLINE)
 
     def _make_cycle(self, flow: FlowControl) -> Cycle:
         expecting = any(n.lower() == b"expect" and v.lower() == b"100-continue" for n, v in self.head.fields.headers)
-        return Cycle(
+        return self.cycles(
             scope=self._scope(),
             transport=self.protocol.transport,
             flow=flow,

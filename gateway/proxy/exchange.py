@@ -28,6 +28,7 @@ from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
     from gateway.proxy.protocol import GatewayProtocol
+    from gateway.telemetry.spans import Span
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 HELD_BODY = 65536  # request body held while the gate or the pool decides
@@ -50,6 +51,8 @@ class Exchange:
     kept: list[bytes] | None = None  # the request's body, for a second try
     tunnel: Tunnel | None = None
     place = -1  # among the streams
+    span: Span | None = None  # of a recorded request (observed.py)
+    head_bytes = head_bytes
 
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
@@ -127,6 +130,14 @@ class Exchange:
         else:
             self.route.upstream.acquire(self)
 
+    # What only observed exchanges take note of (observed.py); not called on the hot path.
+
+    def asking(self) -> None:
+        """The live check has been asked for, later than in `begin`."""
+
+    def again(self) -> None:
+        """The backend's answer is not passed on: the request is sent once more."""
+
     # --- a tunnel ---
 
     def tunnel_open(self) -> None:
@@ -176,7 +187,7 @@ class Exchange:
         """A connection is ours: send what there is (called by the pool)."""
         self.upstream = upstream
         self.sent = True
-        upstream.transport.write(head_bytes(self))
+        upstream.transport.write(self.head_bytes())
         if self.held:
             for piece in self.held:
                 self._send(piece)
@@ -331,7 +342,8 @@ class Exchange:
         self.release()
         if not self.done:
             self.done = True
-            self.count(self.status)
+            if self.tunnel is None or not self.tunnel.opened:  # else it was counted when it opened
+                self.count(self.status)
         if not self.head.http11:  # to HTTP/1.0 an orderly end is the end of the answer; a reset is not
             ending.reset_on_close(self.protocol.transport)
         self.protocol.transport.abort()

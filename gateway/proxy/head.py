@@ -137,17 +137,27 @@ class Fields:
         elif kind == FORWARDED:
             self.forwarded += (value,)
 
-    def trace(self) -> bytes:
-        """Return the client's trace as the end of a head, b"" where it has none or one that is not valid.
+    def parent(self) -> bytes:
+        """Return the client's `traceparent`, b"" where it has none or one that is not valid.
 
-        Several are none, and `tracestate` is nothing without a parent (W3C Trace Context 3.2, 3.3). What
-        `Connection` names goes no further (RFC 9110 7.6.1).
+        Several are none (W3C Trace Context 3.2). What `Connection` names goes no further (RFC 9110 7.6.1).
         """
-        hop = nominated(self.hop) if self.hop else ()
-        if len(self.traceparents) != 1 or not valid_traceparent(self.traceparents[0]) or b"traceparent" in hop:
+        given = self.traceparents
+        if len(given) != 1 or not valid_traceparent(given[0]):
             return b""
+        return b"" if self.hop and b"traceparent" in nominated(self.hop) else given[0]
+
+    def trace(self, ours: bytes = b"") -> bytes:
+        """Return the client's trace as the end of a head, b"" where it has none; `ours` is the parent in its place.
+
+        `tracestate` is nothing without a parent (W3C Trace Context 3.3).
+        """
+        parent = self.parent()
+        if not parent:
+            return b""
+        hop = nominated(self.hop) if self.hop else ()
         states = b"".join(b"tracestate: %b\r\n" % state for state in self.tracestates if b"tracestate" not in hop)
-        return b"\r\ntraceparent: %b\r\n%b\r\n" % (self.traceparents[0], states)
+        return b"\r\ntraceparent: %b\r\n%b\r\n" % (ours or parent, states)
 
     @property
     def bodyless(self) -> bool:

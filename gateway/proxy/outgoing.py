@@ -23,8 +23,8 @@ VIA_10 = b"Via: 1.0 tokengate\r\n"
 PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie", b"expect"})
 
 
-def head_bytes(exchange: Exchange) -> bytes:
-    """Return the request's head as the backend gets it."""
+def head_bytes(exchange: Exchange, trace: bytes = b"") -> bytes:
+    """Return the request's head as the backend gets it; it ends with `trace`, by default the client's or a new one."""
     head, route, fields = exchange.head, exchange.route, exchange.head.fields
     path = route.target(head.path) if route.strip_prefix else head.path
     tail_route, tail_claims = fields.tail_of
@@ -32,7 +32,8 @@ def head_bytes(exchange: Exchange) -> bytes:
     request_id = exchange.request_id  # of a first try, so that both are one request
     if not request_id:
         exchange.request_id = request_id = request_name(exchange) if fields.request_id else exchange.plane.request_id()
-    trace = (fields.trace() if fields.traceparents else b"") or exchange.plane.new_trace()
+    if not trace:
+        trace = (fields.trace() if fields.traceparents else b"") or exchange.plane.new_trace()
     return b"".join((head.method, b" ", path, head.query, b" HTTP/1.1\r\n", tail, request_id, trace))
 
 

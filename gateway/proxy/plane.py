@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.errors import GatewayError
 from gateway.gate import Gate
 from gateway.proxy.headers import RequestKinds
 from gateway.proxy.pace import Pace
@@ -31,17 +32,31 @@ class Meters(Protocol):
 TRACES = 256  # that share one random half of their ids
 
 
-def new_traces() -> Iterator[bytes]:
+def new_traces(*, recorded: bool = True) -> Iterator[bytes]:
     """Yield traces that begin here, each as the end of a head (W3C Trace Context 3.2).
 
     Half of the trace id is drawn for so many traces together, the rest once a worker, which makes one cost less
-    than 0.1 us. The flags are 01, because a backend whose sampler follows its parent would record nothing at 00.
+    than 0.1 us. The flags are 01, because a backend whose sampler follows its parent would record nothing at 00;
+    where the gateway samples by itself, 00 says that it has not `recorded` these.
     """
-    rests = [f"{secrets.token_hex(8)}-{secrets.randbits(64) | 1:016x}-01\r\n\r\n".encode() for _ in range(TRACES)]
+    flags = "01" if recorded else "00"
+    rests = [f"{secrets.token_hex(8)}-{secrets.randbits(64) | 1:016x}-{flags}\r\n\r\n".encode() for _ in range(TRACES)]
     while True:
         begin = b"\r\ntraceparent: 00-%016x" % (secrets.randbits(64) | 1)  # never all zeros
         for rest in rests:
             yield begin + rest
+
+
+def _plain_exchange() -> Callable[[Any, Any], Any]:
+    from gateway.proxy.exchange import Exchange  # it knows the plane
+
+    return Exchange
+
+
+def _plain_control() -> Callable[[Any, Any], Any]:
+    from gateway.proxy.control import ControlExchange
+
+    return ControlExchange
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +64,8 @@ class Plane:
     """Sizes are bytes, times seconds. `trusts(ip)` tells whether a peer's X-Forwarded-* is believed.
 
     `identity(claims)` renders the identity headers of a token as head bytes; it is asked once a token.
+    `exchange(protocol, head)` and `control(protocol, head)` make what answers a request, and `refused(protocol,
+    head, error)` is told of one that got no further than that: observed.py's, where requests are told of.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -80,6 +97,9 @@ class Plane:
     leeway: float = 0.0
     streams: Streams = field(init=False)
     clock: Callable[[], float] = time.time
+    exchange: Callable[[Any, Any], Any] = field(default_factory=_plain_exchange)
+    control: Callable[[Any, Any], Any] = field(default_factory=_plain_control)
+    refused: Callable[[Any, Any, GatewayError], None] | None = None
 
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.loop)

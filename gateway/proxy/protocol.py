@@ -23,7 +23,6 @@ from uvicorn.server import ServerState
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.client import ClientConnection
-from gateway.proxy.control import ControlExchange
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.head import Fields, Head, from_parser, repeated, route, section_of
 from gateway.proxy.raw_head import UNKNOWN, RawHead
@@ -140,17 +139,17 @@ class GatewayProtocol(ClientConnection):
         self.fields = head.fields if self.section else None
 
     def _exchange(self, head: Head) -> Answering:
+        plane = self.plane
         try:
-            route(head, self.plane)
+            route(head, plane)
             if self.trusted and head.fields.forwarded:
                 self.source(head.fields)  # refused here rather than half-way to a backend
         except GatewayError as error:
             malformed = isinstance(error, errors.BadRequest)
             keep = head.keep_alive and head.http11 and head.fields.bodyless and not malformed
-            return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD")
-        if head.route.upstream is None:
-            return ControlExchange(self, head)
-        return Exchange(self, head)
+            return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD", head=head)
+        answering: Answering = (plane.exchange if head.route.upstream is not None else plane.control)(self, head)
+        return answering
 
     def _raw_body(self, data: bytes) -> bytes:
         """Pass on body bytes of a known length without parsing; return what comes after the body."""

@@ -18,6 +18,7 @@ from gateway.gate import ALIVE, KeyMissing
 from gateway.proxy.answer_head import EXPIRED, says_expired
 from gateway.proxy.outgoing import request_name
 from gateway.proxy.renewal import NO_STORE, Renewed
+from gateway.telemetry.spans import under
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import UpstreamConnection
@@ -92,6 +93,7 @@ def can_replay(exchange: Exchange) -> bool:
 def _replay(exchange: Exchange) -> None:
     """The backend says that the token expired: refresh, and send the request once more (contract 6.7)."""
     credential = None if exchange.claims is None else _credential(exchange, exchange.claims)
+    exchange.again()
     exchange.replayed, exchange.answered, exchange.sent, exchange.upstream = True, False, False, None
     exchange.held, exchange.kept = exchange.kept or [], None
     exchange.protocol.deadline = 0.0
@@ -120,7 +122,8 @@ async def _renew(exchange: Exchange, credential: bytes) -> None:
     ip = exchange.protocol.source(exchange.head.fields).address
     exchange.request_id = name = exchange.request_id or request_name(exchange)  # the audit trail's, and the backend's
     try:
-        renewed = await renewer.renew(credential, ip, name.decode("ascii"))
+        with under(exchange.span):
+            renewed = await renewer.renew(credential, ip, name.decode("ascii"))
     except errors.InvalidGrant:
         exchange.extra = renewer.clear()
         _refuse(exchange, errors.RevokedToken("refresh refused"))
@@ -148,6 +151,7 @@ def _go_on_as(exchange: Exchange, claims: Claims) -> None:
     exchange.claims = claims
     if exchange.route.rule.live:
         exchange.plane.gate.ask(claims, exchange.settled)
+        exchange.asking()
     else:
         exchange.settled(ALIVE)
 

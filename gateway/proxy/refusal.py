@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.errors import GatewayError, answer
 
 if TYPE_CHECKING:
+    from gateway.proxy.head import Head
     from gateway.proxy.protocol import GatewayProtocol
 
 REASONS = {
@@ -58,13 +59,20 @@ def render(error: GatewayError, realm: str, *, keep_alive: bool, head_only: bool
 class Refusal:
     """A request that cannot even be routed: answered in its turn, its body dropped."""
 
-    __slots__ = ("_error", "_head_only", "_keep_alive", "_protocol", "left", "whole")
+    __slots__ = ("_error", "_head", "_head_only", "_keep_alive", "_protocol", "left", "whole")
 
     def __init__(
-        self, protocol: GatewayProtocol, error: GatewayError, *, keep_alive: bool, head_only: bool = False
+        self,
+        protocol: GatewayProtocol,
+        error: GatewayError,
+        *,
+        keep_alive: bool,
+        head_only: bool = False,
+        head: Head | None = None,
     ) -> None:
         self._protocol = protocol
         self._error = error
+        self._head = head
         self._keep_alive = keep_alive
         self._head_only = head_only
         self.left = 0
@@ -75,6 +83,8 @@ class Refusal:
         protocol.plane.meters.rejected("", self._error.code)
         keep, realm, date = self._keep_alive, protocol.plane.realm, protocol.date()
         protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only, more=date))
+        if protocol.plane.refused is not None:
+            protocol.plane.refused(protocol, self._head, self._error)
         protocol.finished(self._keep_alive, protocol.loop.time())
 
     def body(self, data: bytes) -> None: ...

@@ -48,6 +48,8 @@ class Upstream:
         default = 443 if group.context is not None else 80
         shown = f"[{target.host}]" if ":" in target.host else target.host
         self.authority = (shown if target.port == default else f"{shown}:{target.port}").encode("ascii")
+        bare = target.address
+        self.place = f"[{bare}]:{target.port}" if ":" in bare else f"{bare}:{target.port}"  # for logs
         self.idle: list[UpstreamConnection] = []
         self.open = 0
         self.failures = self.ejections = 0

@@ -133,8 +133,12 @@ class ClusterClient:
 
     async def ping(self) -> None:
         """Raise unless every master answers."""
+        await asyncio.gather(*(node.ping() for node in await self.masters()))
+
+    async def masters(self) -> list[Any]:
+        """Return a client of each master. Raises redis-py's ConnectionError where a partition has none."""
         await asyncio.gather(*(self.map.owner(digit) for digit in DIGITS))
-        await asyncio.gather(*(self.node(address).ping() for address in set(self.map.owners.values())))
+        return [self.node(address) for address in set(self.map.owners.values())]
 
     def pipeline(self, *, transaction: bool = False) -> ClusterPipeline:
         assert not transaction, "a transaction has one node, a cluster has several"

@@ -55,6 +55,11 @@ class ClusterWire:
         """Whether a partition can be asked about; the others are refused by themselves."""
         return bool(self._believed)
 
+    def is_down(self, digit: str) -> bool:
+        """See Liveness.is_down."""
+        owner = self._owners.get(digit)
+        return self._started and self._is_down(None if owner is None else self._keepers.get(owner))
+
     def start(self) -> None:
         self._started = True
         self._begin(self._keep_believing())

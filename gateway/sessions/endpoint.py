@@ -1,7 +1,8 @@
 """Where Redis is: a URL into an endpoint.
 
 An endpoint says how Redis is run: one server, a primary that sentinels name, or a cluster. Password and TLS
-files are read again for new connections, so that secrets and certificates are rotated without a restart.
+files are read again for new connections, so that secrets and certificates are rotated without a restart; so is a file
+with the URL, whose user and password count as long as the URL leads where it led.
 """
 
 from __future__ import annotations
@@ -35,26 +36,43 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class UrlFile:
+    """A file with the URL, and the URL as it was at the start."""
+
+    path: str
+    url: str = field(repr=False)
+
+    def read(self) -> tuple[str, str] | None:
+        """Return (user, password) of the URL by now, None where it leads elsewhere or is none."""
+        url = _read_text(self.path)
+        try:
+            before, parts = _split(self.url), _split(url)
+        except ValueError:
+            return None
+        if _without_user(before) != _without_user(parts):
+            return None
+        return _user_of(parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user and a password, or the file that holds the password: it is read each time anew."""
+    """A user and a password, or the files that hold them: those are read each time anew.
+
+    Where there is a `url_file` it has what stands in neither `username` nor `password`, nor in the `password_file`.
+    """
 
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     password_file: str = ""
+    url_file: UrlFile | None = None
 
     def read(self) -> tuple[str, str]:
-        """Return (user, password), "" for none. Raises OSError or ValueError where the file cannot be read."""
-        if not self.password_file:
-            return self.username, self.password
-        with open(self.password_file, "rb") as file:
-            data = file.read(_MAX_SECRET + 1)
-        if len(data) > _MAX_SECRET:
-            raise ValueError("the password file is too large")
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            raise ValueError("the password file is not UTF-8 text") from None
-        return self.username, text.removesuffix("\n").removesuffix("\r")
+        """Return (user, password), "" for none. Raises OSError or ValueError where a file cannot be read."""
+        username, password = self.username, self.password
+        if self.url_file is not None:
+            told = self.url_file.read() or _user_of(_split(self.url_file.url))
+            username, password = username or told[0], password or told[1]
+        return username, _read_text(self.password_file) if self.password_file else password
 
 
 class Found:
@@ -146,11 +164,12 @@ def parse_url(
     sentinel_username: str = "",
     sentinel_password: str = "",
     sentinel_password_file: str = "",
+    url_file: str = "",
     tls_ca: str = "",
     tls_cert: str = "",
     tls_key: str = "",
 ) -> Endpoint:
-    """Read a URL.
+    """Read a URL, which `url_file` holds, if anything does.
 
         redis://[user:password@]host[:port][/db]                  one server; rediss:// for TLS
         unix://[user:password@]/path[?db=n]
@@ -180,14 +199,42 @@ def parse_url(
         db=db,
         nodes=nodes,
         service=service,
-        auth=Credentials(
-            username or unquote(parts.username or ""), password or unquote(parts.password or ""), password_file
-        ),
+        auth=_credentials(username, password, password_file, UrlFile(url_file, url) if url_file else None, parts),
         sentinel_auth=Credentials(sentinel_username, sentinel_password, sentinel_password_file),
         tls_ca=tls_ca,
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
+
+
+def _credentials(
+    username: str, password: str, password_file: str, url_file: UrlFile | None, parts: SplitResult
+) -> Credentials:
+    if url_file is None:
+        told = _user_of(parts)
+        username, password = username or told[0], password or told[1]
+    return Credentials(username, password, password_file, url_file)
+
+
+def _user_of(parts: SplitResult) -> tuple[str, str]:
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def _without_user(parts: SplitResult) -> SplitResult:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2])
+
+
+def _read_text(path: str) -> str:
+    """Return what a file holds, without its last newline. Raises OSError or ValueError."""
+    with open(path, "rb") as file:
+        data = file.read(_MAX_SECRET + 1)
+    if len(data) > _MAX_SECRET:
+        raise ValueError("the password file is too large")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the password file is not UTF-8 text") from None
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _version(path: str) -> tuple[int, int, int]:

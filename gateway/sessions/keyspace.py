@@ -93,9 +93,16 @@ class Keyspace:
 
     def attempt(self, kind: str, who: str) -> bytes:
         """Return the key of a rate limit; the digest keeps user names and addresses out of Redis."""
-        digest = hashlib.sha256(b"\0".join((self._prefix, encode(kind), encode(who)))).digest()
+        digest = self._attempt_digest(kind, who)
         name = urlsafe_b64encode(digest[:16]).rstrip(b"=")
         return self._name(digest.hex()[0], b"attempt", encode(kind) + b":" + name)
+
+    def attempt_digit(self, kind: str, who: str) -> str:
+        """Return the partition of a rate limit."""
+        return self._attempt_digest(kind, who).hex()[0]
+
+    def _attempt_digest(self, kind: str, who: str) -> bytes:
+        return hashlib.sha256(b"\0".join((self._prefix, encode(kind), encode(who)))).digest()
 
     def digit(self, identifier: str) -> str:
         """Return the partition that an id names, or a stable one for an id of another maker."""

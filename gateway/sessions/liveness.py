@@ -20,7 +20,7 @@ from typing import Protocol
 
 from gateway.sessions.cluster_wire import ClusterWire
 from gateway.sessions.endpoint import Endpoint, parse_url
-from gateway.sessions.keyspace import DIGITS, Keyspace
+from gateway.sessions.keyspace import DIGITS, Keyspace, encode
 from gateway.sessions.resp import Answer, Batch, EpochKeys, Kind, LiveKeys, Verdict, unavailable
 from gateway.sessions.wire import Epochs, MemoryWire, Wire
 
@@ -37,6 +37,7 @@ class AnyWire(Protocol):
     def up(self) -> bool: ...
     def start(self) -> None: ...
     def send(self, batch: Batch) -> None: ...
+    def is_down(self, digit: str) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -45,8 +46,9 @@ class Liveness:
 
     `timeout` bounds each answer, in seconds. `epochs` is what the process knows of them; it asks the same Redis.
     `grace` is for how many seconds after its last passed check a token still passes while Redis cannot answer
-    (0 = not at all). `observe` is told the size and the seconds of each batch. Raises ValueError for a URL or
-    prefix that is malformed.
+    (0 = not at all). `lead` is by how many seconds the clock of another issuer, whose tokens are accepted, may be ahead
+    of Redis'. `observe` is told the size and the seconds of each batch. Raises ValueError for a URL or prefix that is
+    malformed.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Liveness:
         epochs: Epochs,
         *,
         grace: float = 0.0,
+        lead: float = 0.0,
         observe: Observe | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -65,6 +68,7 @@ class Liveness:
         self._names = Keyspace(prefix)
         self._timeout = timeout
         self._grace = grace
+        self._lead = math.ceil(lead)
         self._observe = observe
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -86,6 +90,13 @@ class Liveness:
         """Whether a connection to Redis stands; on a cluster, to one of the masters at least."""
         return self._wire.up
 
+    def is_down(self, digit: str) -> bool:
+        """Whether Redis is known not to answer for a partition: the last try to connect to its server failed.
+
+        False while nobody knows, as long as the first try lasts or the one after a loss.
+        """
+        return self._wire.is_down(digit)
+
     def start(self) -> None:
         """Begin to connect; called on the running loop, before the first ask. It keeps trying by itself."""
         self._loop = asyncio.get_running_loop()
@@ -94,29 +105,30 @@ class Liveness:
     async def close(self) -> None:
         await self._wire.close()
 
-    def keys(self, session_id: str, token_id: str) -> LiveKeys:
+    def keys(self, session_id: str, token_id: str, subject: str | None = None) -> LiveKeys:
         """Return what `ask` takes. Made once a token and kept with it, for a grace is remembered in it.
 
-        Both lie in one partition, for a token's id begins as its session's does; else they are two asks.
+        It passes where the session is alive and of `subject`, if that is given, and the token was not revoked. Both lie
+        in one partition, for a token's id begins as its session's does; else they are two asks.
         """
         names, digit, other = self._names, self._names.digit(session_id), self._names.digit(token_id)
         session, partition = names.session(session_id), int(digit, 16)
+        owner = None if subject is None else encode(subject)
         if digit == other:
-            return LiveKeys(partition, session, names.revoked(token_id))
+            return LiveKeys(partition, session, names.revoked(token_id), subject=owner)
         token = LiveKeys(int(other, 16), names.revoked(token_id), names.epoch(other), Kind.TOKEN, _ANY_TIME)
-        return LiveKeys(partition, session, names.revoked(session_id), also=token)
+        return LiveKeys(partition, session, names.revoked(session_id), also=token, subject=owner)
 
     def foreign_keys(self, subject_id: str, token_id: str, issued_at: int) -> LiveKeys:
         """Return what `ask` takes for a token of another issuer: what it and its subject are called here (they begin
         with `~`), and its `iat` in Unix seconds. It passes where neither the token nor the subject was revoked."""
-        names = self._names
-        subject, token = names.digit(subject_id), names.digit(token_id)
-        by_subject = LiveKeys(
-            int(subject, 16), names.not_before(subject_id), names.epoch(subject), Kind.SUBJECT, issued_at
-        )
-        return LiveKeys(
-            int(token, 16), names.revoked(token_id), names.epoch(token), Kind.TOKEN, issued_at, also=by_subject
-        )
+        subject, token = self._names.digit(subject_id), self._names.digit(token_id)
+        not_before, revoked = self._names.not_before(subject_id), self._names.revoked(token_id)
+        by_subject = self._in_epoch(subject, not_before, Kind.SUBJECT, issued_at)
+        return self._in_epoch(token, revoked, Kind.TOKEN, issued_at, by_subject)
+
+    def _in_epoch(self, digit: str, key: bytes, kind: Kind, issued_at: int, also: LiveKeys | None = None) -> LiveKeys:
+        return LiveKeys(int(digit, 16), key, self._names.epoch(digit), kind, issued_at, also, self._lead)
 
     def epoch(self, partition: int) -> EpochKeys:
         """Return what `ask` takes for the epoch of a partition, which changes when anything is ended in it."""

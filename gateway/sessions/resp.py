@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 _NULL = b"$-1\r\n"
@@ -22,6 +22,7 @@ _INTEGER = re.compile(rb":\d{1,10}\r\n")
 _EPOCH = re.compile(rb"(\d{10}) ")  # what a record and an epoch begin with (epochs.py)
 # record.py: epoch, counter, created, age, used, life
 _ENDS = re.compile(rb"\$\d{1,5}\r\n\d{10} \d{1,15} (\d{1,15}) (\d{1,15}) \d{1,15} (\d{1,15}) ")
+_OWNED = re.compile(rb"(\d{10}) (?:\d+ ){5}([^\n]+)\n")  # and of a session whole: its epoch, whose it is
 _MOMENT = re.compile(rb"\d{1,16}")
 _MAX_VALUE = 72 * 1024  # bytes; the longest record (record.py)
 _MAX_USUAL = 1024  # bytes of a reply that are kept to be compared with the next
@@ -69,10 +70,12 @@ class LiveKeys:
 
     `passed_at` is the loop's time of the last live check that passed it; -inf after one that did not. `usual`
     is the piece of a reply that last passed it, under the epoch `born`: the next is compared before it is read.
-    `also` is a second ask that must pass too.
+    `also` is a second ask that must pass too. `subject` is whose session the token says that it is, None where that
+    does not count. `issued_at` is that of another issuer's token, and `lead` by how many seconds the clock that dated
+    it may be ahead of Redis'.
     """
 
-    __slots__ = ("also", "born", "issued_at", "kind", "partition", "passed_at", "usual", "wire")
+    __slots__ = ("also", "born", "issued_at", "kind", "lead", "partition", "passed_at", "subject", "usual", "wire")
 
     def __init__(
         self,
@@ -82,11 +85,15 @@ class LiveKeys:
         kind: Kind = Kind.SESSION,
         issued_at: int = 0,
         also: LiveKeys | None = None,
+        lead: int = 0,
+        subject: bytes | None = None,
     ) -> None:
         self.wire = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(first), first, len(second), second)
         self.partition = partition
         self.kind = kind
         self.issued_at = issued_at
+        self.lead = lead
+        self.subject = subject
         self.also = also
         self.passed_at = -math.inf
         self.usual = b"\0"  # no reply begins so
@@ -115,8 +122,12 @@ class LiveKeys:
         if self.kind is Kind.SESSION:
             if first is None or second is not None:
                 return Verdict.ENDED
-            began = _EPOCH.match(first)
-            return Verdict.ALIVE if began and began[1] >= born else Verdict.ENDED
+            if self.subject is None:
+                began = _EPOCH.match(first)
+                return Verdict.ALIVE if began and began[1] >= born else Verdict.ENDED
+            # Whose session it is counts too: the key that signs tokens must not open the sessions of others.
+            owned = _OWNED.match(first)
+            return Verdict.ALIVE if owned and owned[1] >= born and owned[2] == self.subject else Verdict.ENDED
         return self._judge_foreign(first, second, born)
 
     def _judge_foreign(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
@@ -125,13 +136,24 @@ class LiveKeys:
             return Verdict.ENDED
         if began[1] < born:  # and one that was rolled back, which nobody has mended yet
             return Verdict.UNAVAILABLE
-        if int(began[1]) >= self.issued_at:
-            return Verdict.ENDED
+        if int(began[1]) + self.lead >= self.issued_at:
+            return self._judge_older(int(began[1]))
         if first is None:
             return Verdict.ALIVE
         if self.kind is Kind.SUBJECT and _MOMENT.fullmatch(first) and int(first) < self.issued_at:
             return Verdict.ALIVE
         return Verdict.ENDED
+
+    def _judge_older(self, began: int) -> Verdict:
+        """Judge a foreign token that is, or may be, older than the store: whether it was revoked then nobody knows.
+
+        It never passes. Who would be told to get another one before any can be younger would come again and again;
+        so that is told only once one can be had.
+        """
+        if began >= self.issued_at or time() >= began + self.lead + 1:
+            return Verdict.ENDED
+        self.passed_at = -math.inf  # this is no outage: no grace
+        return Verdict.UNAVAILABLE
 
 
 class EpochKeys(LiveKeys):

@@ -87,7 +87,8 @@ class SessionStore:
     raises Unconfirmed where too few replicas acknowledge it.
     `clock` returns Unix seconds and takes the place of the time of Redis; it is for tests. `observe` is told
     each operation and the seconds it took, also where it failed. `epochs` is what the process knows of them, one
-    for the store and the live checks; without it the store has its own.
+    for the store and the live checks; without it the store has its own. `is_down(digit)` tells whether Redis is known
+    not to answer for a partition: the store then refuses at once, rather than try to connect for each operation.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SessionStore:
         clock: Callable[[], float] | None = None,
         observe: Callable[[str, float], None] | None = None,
         epochs: Epochs | None = None,
+        is_down: Callable[[str], bool] | None = None,
     ) -> None:
         self._client: Any = client  # redis-py types a reply as a union of awaitable and not
         self._keys = Keyspace(prefix)
@@ -108,6 +110,7 @@ class SessionStore:
         self._wait_replicas = wait_replicas
         self._clock = clock
         self._observe = observe
+        self._is_down = is_down
         self.epochs = epochs or Epochs(client, prefix, timeout, clock)
 
     async def create(self, new: NewSession) -> Session:
@@ -242,6 +245,7 @@ class SessionStore:
         if per_minute <= 0:
             return 0.0
         keys = [self._keys.attempt(kind, who)]
+        self._refuse_if_down(_ATTEMPT.name, self._keys.attempt_digit(kind, who))
         async with self._answering(_ATTEMPT.name):
             reply = await _ATTEMPT.run(self._client, keys, [self._now(), per_minute])
         return _number(reply) / 1_000_000
@@ -269,6 +273,7 @@ class SessionStore:
         self, script: Script, digit: str, keys: Sequence[bytes], arguments: Sequence[Argument]
     ) -> Sequence[Any]:
         """Run a script in its partition's epoch; return what it says beside that."""
+        self._refuse_if_down(script.name, digit)
         async with self._answering(script.name):
             reply = await script.run(self._client, keys, [self._now(), self.epochs.known(digit), *arguments])
         return self.epochs.take(digit, reply)
@@ -288,6 +293,7 @@ class SessionStore:
         WAIT speaks for the writes of its own connection alone. The fence is such a write; replicas that
         have it have all that came before it, also where an earlier try had written already.
         """
+        self._refuse_if_down("wait", digit)
         wait = max(1, int(self._timeout * 800))
         async with self._answering("wait"), self._client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.fence(digit), b"1", px=wait)
@@ -295,6 +301,10 @@ class SessionStore:
             reply = await pipe.execute()
         if _number(_item(reply, 1)) < self._wait_replicas:
             raise StoreUnavailable("wait: too few replicas have acknowledged")
+
+    def _refuse_if_down(self, operation: str, digit: str) -> None:
+        if self._is_down is not None and self._is_down(digit):
+            raise StoreUnavailable(f"{operation}: Redis is known not to answer")
 
     @asynccontextmanager
     async def _answering(self, operation: str) -> AsyncIterator[None]:

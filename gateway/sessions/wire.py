@@ -206,6 +206,10 @@ class Wire:
     def up(self) -> bool:
         return self._keeper.up
 
+    def is_down(self, digit: str) -> bool:
+        """See Liveness.is_down; one server has all partitions."""
+        return self._started and self._keeper.down
+
     def start(self) -> None:
         self._started = True
         self._keeper.start()
@@ -292,6 +296,9 @@ class MemoryWire:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
         self.up = False
+
+    def is_down(self, digit: str) -> bool:
+        return False
 
     def start(self) -> None:
         self._started = True

@@ -25,7 +25,9 @@ SECRETS = (
     ("redis", "sentinel_password"),
     ("management", "admin_token"),
     ("introspection", "clients"),
+    ("tracing", "headers"),
 )
+_TABLES = ("clients", "headers")  # those that are TOML
 
 KeyFileRow = tuple[str, bytes, float]
 
@@ -95,7 +97,7 @@ def resolve(tree: dict[str, Any]) -> list[tuple[tuple[str, str], str]]:
             continue
         try:
             text = read_secret(Path(path))
-            table[key] = _table(Path(path), text) if key == "clients" else text
+            table[key] = _table(Path(path), text) if key in _TABLES else text
         except BadFile as error:
             problems.append(((section, f"{key}_file"), str(error)))
     return problems

@@ -84,6 +84,7 @@ def check_files(settings: Settings) -> None:
     server, redis = settings.server, settings.redis
     private = {"server.tls_key": server.tls_key, "redis.tls_key": redis.tls_key}
     public = {"server.tls_cert": server.tls_cert, "redis.tls_cert": redis.tls_cert, "redis.tls_ca": redis.tls_ca}
+    public["tracing.tls_ca"] = settings.tracing.tls_ca
     for position, route in enumerate(settings.routes):
         private[f"routes.{position}.upstream_key"] = route.upstream_key
         public[f"routes.{position}.upstream_cert"] = route.upstream_cert

@@ -16,7 +16,9 @@ from gateway.settings import rules
 from gateway.settings.routes import Issuer, Route, Section, written
 from gateway.settings.values import (
     AdminToken,
+    CollectorUrl,
     Duration,
+    HeaderValue,
     HeadSize,
     HttpUrl,
     IssuerUrl,
@@ -27,6 +29,7 @@ from gateway.settings.values import (
     Network,
     Number,
     OptionalToken,
+    Ratio,
     RedisUrl,
     Size,
     Text,
@@ -76,10 +79,13 @@ class Server(Section):
     drain_timeout: Duration = written("25s")
     """For requests in flight after that; Kubernetes kills 30 s after the signal."""
     tls_cert: Path | None = None
-    """The certificate chain (PEM); without it the listener speaks plain HTTP. A reload has it and its key read again,
-    from the same files or from others; whether the listener speaks TLS at all only a restart changes."""
+    """The certificate chain (PEM); without it the listener speaks plain HTTP. It and its key are read again when they
+    change; whether the listener speaks TLS at all only a restart changes."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
+    watch_files: bool = True
+    """Whether a changed file of configuration, keys, users, secrets or certificates is taken up without a signal;
+    `false`: SIGHUP alone does it."""
 
 
 class Management(Section):
@@ -90,7 +96,7 @@ class Management(Section):
     admin_token: AdminToken = written("")
     """The bearer token of the admin API, at least 16 characters; without one the admin API is off."""
     admin_token_file: Path | None = None
-    """A file with the admin token."""
+    """A file with the admin token, read again when it changes."""
 
 
 class Redis(Section):
@@ -99,7 +105,8 @@ class Redis(Section):
     url: RedisUrl = written("redis://127.0.0.1:6379/0")
     """The server, with user and password if need be."""
     url_file: Path | None = None
-    """A file with the URL."""
+    """A file with the URL; user and password in it are read again at each new connection. Where it leads only a restart
+    changes."""
     username: str = ""
     """An ACL user; it wins over the URL's."""
     password: SecretStr = written("")
@@ -143,7 +150,10 @@ class Tokens(Section):
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """The directory of the keys; the newest key signs, all verify."""
+    """A directory; the newest key that has been published for long enough signs, all verify."""
+    publish_before: Duration = written("5m")
+    """How long a new key verifies, and is in the JWKS, before it signs; 0 = it signs at once. The longest that a file
+    takes to reach every replica (a minute or two for a mounted Secret) and that others cache the JWKS."""
     access_ttl: Lifetime = written("10m")
     """The life of an access token; roles in a token are as old as it is. Less than `refresh_ttl` and `session_ttl`."""
     leeway: Window = written("10s")
@@ -216,6 +226,41 @@ class Log(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is written; the audit trail (`"logger":"gateway.audit"`) always is, refreshes in it at debug."""
+    access: bool = False
+    """Whether requests are logged too, a line each (`"logger":"gateway.access"`)."""
+    access_sample: Ratio = 1.0
+    """The part of requests that have a line; what was refused, failed, broke off or was slow always has one."""
+    access_slow: Duration = written("1s")
+    """From here on a request is slow."""
+    access_per_second: Annotated[Number, Field(ge=0)] = 1000
+    """The most lines that a worker writes in a second; the next line says how many were left out; 0 = any number."""
+    access_user: bool = False
+    """Whether lines name the user (`sub`) and the session."""
+
+
+class Tracing(Section):
+    """Traces of requests, sent to an OpenTelemetry collector; needs `tokengate[otel]`."""
+
+    endpoint: CollectorUrl = written("")
+    """The collector, as in `"http://collector:4318"`, spoken to by OTLP over HTTP (protobuf) at `/v1/traces`; without
+    one nothing is traced. No redirect is followed, no proxy of the environment used."""
+    sample_ratio: Ratio = 0.01
+    """The part of requests that is traced."""
+    parents: Literal["trusted", "always", "never"] = "trusted"
+    """Whose `sampled` flag in `traceparent` decides in its place: that of `server.trusted_proxies`, everyone's,
+    nobody's."""
+    service_name: Text = written("tokengate")
+    """What the gateway is called in traces (`service.name`)."""
+    headers: Annotated[dict[Token, HeaderValue], BeforeValidator(decoded)] = Field(default_factory=dict, repr=False)
+    """Headers for the collector, such as its credential."""
+    headers_file: Path | None = None
+    """A file with them: `Authorization = "Bearer ..."`, a line each (TOML)."""
+    tls_ca: Path | None = None
+    """For an `https://` endpoint: authorities (PEM) for its certificate; the usual ones by default."""
+    timeout: Timeout = written("10s")
+    """For one export, tries after failures included."""
+    queue: Annotated[Number, Field(ge=1, le=1_000_000)] = 2048
+    """Spans of a worker that wait for the collector; one more is dropped, and counted."""
 
 
 class Settings(BaseSettings):
@@ -238,6 +283,7 @@ class Settings(BaseSettings):
     introspection: Introspection = Field(default_factory=Introspection)
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
+    tracing: Tracing = Field(default_factory=Tracing)
     issuers: tuple[Issuer, ...] = ()
     identity_headers: dict[Token, Text] = Field(default_factory=IDENTITY_HEADERS.copy)
     """The header sent to backends = the claim that it carries."""

@@ -176,6 +176,33 @@ def route_host(value: object) -> str:
     return text
 
 
+def collector_url(value: object) -> str:
+    """Read the base URL of an OTLP collector, "" for none."""
+    if value == "":
+        return ""
+    parts = _split(value)
+    plain = parts is not None and parts.scheme in _PORTS and parts.username is None and not parts.fragment
+    if parts is None or not plain or parts.query or "?" in str(value):
+        raise ValueError('a URL as in "http://collector:4318" is allowed, without user or query')
+    return str(value)
+
+
+def ratio(value: object) -> float:
+    """Read a part of 1; the environment gives it as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,12})?", value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1 is allowed")
+    return float(value)
+
+
+def header_value(value: object) -> str:
+    """Read a header's value (RFC 9110 5.5)."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~]{0,4094}[!-~])?", value):
+        raise ValueError("printable ASCII without white space at its ends is allowed")
+    return value
+
+
 def token(value: object) -> str:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise ValueError("a name of letters, digits and !#$%&'*+-.^_`|~ is allowed (RFC 9110 5.6.2)")
@@ -323,12 +350,15 @@ Size = Annotated[int, BeforeValidator(size), _SIZE_SCHEMA]
 HeadSize = Annotated[int, BeforeValidator(size), _within(size, "1KiB", "1MiB"), _SIZE_SCHEMA]
 BufferSize = Annotated[int, BeforeValidator(size), _within(size, "0", "16MiB"), _SIZE_SCHEMA]
 Number = Annotated[int, BeforeValidator(_not_boolean)]
+Ratio = Annotated[float, PlainValidator(ratio), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Listen = Annotated[Address, PlainValidator(address), WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8080"]})]
 Backend = Annotated[Origin, PlainValidator(origin), _URL_SCHEMA]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network), _TEXT_SCHEMA]
 SecureUrl = Annotated[str, PlainValidator(secure_url), _URL_SCHEMA]
 IssuerUrl = Annotated[str, PlainValidator(issuer_url), _URL_SCHEMA]
 HttpUrl = Annotated[str, PlainValidator(http_url), _URL_SCHEMA]
+CollectorUrl = Annotated[str, PlainValidator(collector_url), _TEXT_SCHEMA]
+HeaderValue = Annotated[str, PlainValidator(header_value), _TEXT_SCHEMA]
 RedisUrl = Annotated[SecretStr, BeforeValidator(redis_url), _URL_SCHEMA]
 RoutePath = Annotated[str, PlainValidator(route_path), WithJsonSchema({"type": "string", "pattern": "^/"})]
 StripPrefix = Annotated[str, PlainValidator(strip_prefix), WithJsonSchema({"type": "string", "pattern": "^(/|$)"})]

@@ -95,16 +95,22 @@ def configure_logging(stream: TextIO, level: str | int = "INFO") -> JsonHandler:
     """
     handler = JsonHandler(stream)
     root = logging.getLogger()
-    root.setLevel(level.upper() if isinstance(level, str) else level)
+    set_level(level)
     root.handlers[:] = [handler]
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    _audit.setLevel(min(root.level, logging.INFO))
     logging.captureWarnings(True)
     return handler
+
+
+def set_level(level: str | int) -> None:
+    """Write no less than this from here on, and the audit trail in any case. Raises ValueError as above."""
+    root = logging.getLogger()
+    root.setLevel(level.upper() if isinstance(level, str) else level)
+    _audit.setLevel(min(root.level, logging.INFO))
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -8,18 +8,22 @@ answers for all (`render`), its own numbers fresh and the others' at most that s
 from __future__ import annotations
 
 import logging
+import time
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from gateway.telemetry import series
 from gateway.telemetry.series import Histogram, Snapshot
 from gateway.telemetry.slots import Slot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+OPENMETRICS: Final = CONTENT_TYPE_LATEST
 
 # Shown as 0 from the start, so that a rate over them has a first value (Prometheus' advice).
 OUTCOMES: Final = ("rotated", "replayed", "reuse", "expired", "unknown")
@@ -51,6 +55,10 @@ class Meter:
         self._buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds.total += seconds
 
+    def see(self, seconds: float, trace_id: str) -> None:
+        """Note the trace of a request that is counted."""
+        self._seconds.see(seconds, trace_id, time.time())
+
     def codes(self) -> list[tuple[str, int]]:
         """Return (status, requests) for every status seen."""
         return [(str(code), number) for code, number in self._codes.items()]
@@ -66,6 +74,7 @@ class Telemetry:
     def __init__(self, directory: Path | None = None) -> None:
         self._counted = Snapshot()
         self._meters: dict[str, Meter] = {}
+        self._spans: dict[str, int] = {}
         self._slot = Slot(directory) if directory is not None else None
         self._written = b""
         self._failing = False
@@ -99,11 +108,25 @@ class Telemetry:
     def session(self, event: str, number: int = 1) -> None:
         self._counted.count(series.SESSIONS, (event,), number)
 
-    def store(self, operation: str, seconds: float) -> None:
-        self._counted.histogram(series.STORE_SECONDS, (operation,)).observe(seconds)
+    def store(self, operation: str, seconds: float, trace_id: str = "") -> None:
+        """An operation of the store has ended; `trace_id` is that of its trace, where it has one."""
+        histogram = self._counted.histogram(series.STORE_SECONDS, (operation,))
+        histogram.observe(seconds)
+        if trace_id:
+            histogram.see(seconds, trace_id, time.time())
+
+    def spans(self, counts: Mapping[str, int]) -> None:
+        """What became of spans (exported, dropped, failed), in all since this worker started."""
+        for outcome, number in counts.items():
+            self._counted.count(series.SPANS, (outcome,), number - self._spans.get(outcome, 0))
+            self._spans[outcome] = number
 
     def store_up(self, up: bool) -> None:
         self._counted.gauges[series.STORE_UP][()] = 1.0 if up else 0.0
+
+    def clock_skew(self, seconds: float) -> None:
+        """The clock of this worker was compared with Redis'; `seconds` is by how many it is ahead."""
+        self._counted.gauges[series.CLOCK_SKEW][()] = seconds
 
     def store_rolled_back(self) -> None:
         self._counted.count(series.STORE_ROLLBACKS, ())
@@ -130,6 +153,10 @@ class Telemetry:
         times = self._counted.gauges[series.ISSUER_KEYS_TIME]
         times[(issuer,)] = now if succeeded else times.get((issuer,), 0.0)
 
+    def issuer_removed(self, issuer: str) -> None:
+        """The issuer is configured no more: nobody waits for its keys."""
+        self._counted.gauges[series.ISSUER_KEYS_TIME].pop((issuer,), None)
+
     def flush(self) -> None:
         """Leave this worker's numbers for the others; to be called once a second. Never raises."""
         if self._slot is None:
@@ -144,8 +171,8 @@ class Telemetry:
         else:
             self._written, self._failing = data, False
 
-    def render(self) -> bytes:
-        """Return the metrics of all workers, in Prometheus' text format (see CONTENT_TYPE)."""
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """Return the metrics of all workers, as CONTENT_TYPE, or as OPENMETRICS with the traces of requests."""
         own = self._snapshot()
         total = Snapshot()
         total.add_totals(own)
@@ -156,7 +183,7 @@ class Telemetry:
             if alive:
                 total.add_gauges(other)
         total.gauges[series.STORE_UP].setdefault((), 0)  # not known to be up
-        return series.expose(total)
+        return series.expose(total, openmetrics=openmetrics)
 
     def close(self) -> None:
         """Leave the last numbers and give the place among the workers back."""
@@ -178,6 +205,19 @@ class Telemetry:
         if not self._failing:
             log.warning("the metrics of this worker cannot be written", extra={"reason": str(error)})
         self._failing = True
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Tell whether an `Accept` value asks for OpenMetrics (RFC 9110 12.5.1). Its version 1.0.0 is what there is.
+
+    Prometheus asks for it, beside the plain text, by itself.
+    """
+    for each in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if kind == "application/openmetrics-text" and given.get("version", "1.0.0") in ("1.0.0", "0.0.1"):
+            return given.get("q", "1").rstrip("0") not in ("", ".", "0.")
+    return False
 
 
 def _load(data: bytes) -> Snapshot:

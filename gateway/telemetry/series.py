@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 Labels = tuple[str, ...]
 
@@ -41,6 +42,7 @@ CONNECTIONS: Final = "tokengate_connections"
 STREAMS_CLOSED: Final = "tokengate_streams_closed"
 ISSUER_FETCHES: Final = "tokengate_issuer_fetches"
 ISSUER_KEYS_TIME: Final = "tokengate_issuer_keys_timestamp_seconds"
+SPANS: Final = "tokengate_spans"
 
 
 class Family(NamedTuple):
@@ -58,6 +60,7 @@ COUNTERS: Final = {
     UPSTREAM_ERRORS: Family("Backends that could not be reached or answered badly", ("route", "kind")),
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
     ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
+    SPANS: Family("Spans of traces, by what became of them", ("outcome",)),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -75,15 +78,27 @@ GAUGES: Final = {
 }
 
 
-class Histogram:
-    """Observations of one series: a count for each bucket, the last one being the overflow."""
+class Seen(NamedTuple):
+    """An observation whose request was traced: the trace, what was observed, and when (Unix seconds)."""
 
-    __slots__ = ("bounds", "buckets", "total")
+    trace_id: str
+    value: float
+    time: float
+
+
+class Histogram:
+    """Observations of one series: a count for each bucket, the last one being the overflow.
+
+    `seen` is the last traced observation of each bucket that has one (OpenMetrics calls it an exemplar).
+    """
+
+    __slots__ = ("bounds", "buckets", "seen", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.buckets = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.seen: dict[int, Seen] = {}
 
     def observe(self, value: float) -> None:
         self.buckets[bisect_left(self.bounds, value)] += 1
@@ -93,6 +108,20 @@ class Histogram:
         for i, number in enumerate(buckets):
             self.buckets[i] += number
         self.total += total
+
+    def see(self, value: float, trace_id: str, now: float) -> None:
+        """Note the trace of a value that has been observed."""
+        self.seen[bisect_left(self.bounds, value)] = Seen(trace_id, value, now)
+
+    def add_seen(self, seen: Iterable[tuple[int, Seen]]) -> None:
+        """Take the later one for each bucket."""
+        for bucket, other in seen:
+            if 0 <= bucket <= len(self.bounds) and (bucket not in self.seen or self.seen[bucket].time < other.time):
+                self.seen[bucket] = other
+
+    def exemplar(self, bucket: int) -> Exemplar | None:
+        seen = self.seen.get(bucket)
+        return None if seen is None else Exemplar({"trace_id": seen.trace_id}, seen.value, seen.time)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return (upper bound, observations at or below it), as the exposition format wants it."""
@@ -133,7 +162,10 @@ class Snapshot:
                 self.count(name, labels, number)
         for name, histograms in other.histograms.items():
             for labels, histogram in histograms.items():
-                self.histogram(name, labels).add(histogram.buckets, histogram.total)
+                mine = self.histogram(name, labels)
+                mine.add(histogram.buckets, histogram.total)
+                if histogram.seen:
+                    mine.add_seen(histogram.seen.items())
 
     def add_gauges(self, other: Snapshot) -> None:
         """Add a living worker's gauges.
@@ -157,7 +189,11 @@ class Snapshot:
             {
                 "counters": {n: [[k, v] for k, v in s.items()] for n, s in self.counters.items()},
                 "histograms": {
-                    n: [[k, h.bounds, h.buckets, h.total] for k, h in s.items()] for n, s in self.histograms.items()
+                    n: [
+                        [k, h.bounds, h.buckets, h.total, [(at, *seen) for at, seen in h.seen.items()]]
+                        for k, h in s.items()
+                    ]
+                    for n, s in self.histograms.items()
                 },
                 "gauges": {n: [[k, v] for k, v in s.items()] for n, s in self.gauges.items()},
             }
@@ -172,9 +208,13 @@ class Snapshot:
         document, snapshot = orjson.loads(data), cls()
         for name, labels, (number,) in _known(document["counters"], COUNTERS):
             snapshot.count(name, labels, int(number))
-        for name, labels, (bounds, buckets, total) in _known(document["histograms"], HISTOGRAMS):
+        for name, labels, (bounds, buckets, total, seen) in _known(document["histograms"], HISTOGRAMS):
             if tuple(bounds) == HISTOGRAMS[name].bounds:
-                snapshot.histogram(name, labels).add(buckets, float(total))
+                histogram = snapshot.histogram(name, labels)
+                histogram.add(buckets, float(total))
+                histogram.add_seen(
+                    (int(at), Seen(str(trace), float(value), float(now))) for at, trace, value, now in seen
+                )
         for name, labels, (value,) in _known(document["gauges"], GAUGES):
             snapshot.gauges[name][labels] = float(value)
         return snapshot
@@ -195,8 +235,9 @@ def _known(document: dict[str, list[Any]], table: dict[str, Family]) -> Iterator
 
 
 class _Collector:
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, exemplars: bool) -> None:
         self.snapshot = snapshot
+        self.exemplars = exemplars
 
     def collect(self) -> Iterable[Metric]:
         for name, family in COUNTERS.items():
@@ -207,7 +248,7 @@ class _Collector:
         for name, family in HISTOGRAMS.items():
             histogram = HistogramMetricFamily(name, family.text, labels=family.labels)
             for labels, h in self.snapshot.histograms[name].items():
-                histogram.add_metric(labels, h.cumulative(), h.total)
+                histogram.add_metric(labels, self._buckets(h), h.total)
             yield histogram
         for name, family in GAUGES.items():
             gauge = GaugeMetricFamily(name, family.text, labels=family.labels)
@@ -215,9 +256,21 @@ class _Collector:
                 gauge.add_metric(labels, value)
             yield gauge
 
+    def _buckets(self, histogram: Histogram) -> list[Any]:
+        pairs = histogram.cumulative()
+        if not self.exemplars:
+            return pairs
+        return [(bound, number, histogram.exemplar(at)) for at, (bound, number) in enumerate(pairs)]
 
-def expose(snapshot: Snapshot) -> bytes:
-    """Return the text of Prometheus' exposition format, version 0.0.4, UTF-8."""
+
+def expose(snapshot: Snapshot, *, openmetrics: bool = False) -> bytes:
+    """Return the text of Prometheus' exposition format, version 0.0.4, or of OpenMetrics 1.0; UTF-8.
+
+    Exemplars are of the latter alone.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot))
-    return generate_latest(registry)
+    registry.register(_Collector(snapshot, openmetrics))
+    if not openmetrics:
+        return generate_latest(registry)
+    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    return text

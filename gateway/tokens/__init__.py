@@ -3,7 +3,8 @@
 claims    what a verified access token says
 strict    base64url and JSON read in one way only
 keyfile   one key file -> one key, bound to one algorithm
-keyring   kid -> key; which signs, which still verify; JWKS; new keys
+keyring   kid -> key; which still verify; JWKS; new keys
+schedule  which key signs when, and until when each is needed
 jws       the compact signed form of RFC 7515, written and read
 signer    claims -> access JWT
 verifier  access JWT + keyring + now -> claims, or a GatewayError; remembers what it verified

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,23 @@ class Issuers:
     def __init__(self, rules: Iterable[IssuerRules], leeway: float) -> None:
         self._issuers = {each.issuer: _Issuer(each) for each in rules}
         self.leeway = leeway
+
+    def take_up(self, rules: Iterable[IssuerRules], fresh: Container[str]) -> frozenset[Key]:
+        """Accept the tokens of these issuers from here on (a reload); return the keys that verified by other rules.
+
+        Issuers keep their keys, but for those in `fresh`, whose keys are to be fetched anew.
+        """
+        before = self._issuers
+        self._issuers = {each.issuer: _Issuer(each) for each in rules}
+        gone: set[Key] = set()
+        for name, old in before.items():
+            place = self._issuers.get(name)
+            kept = place is not None and name not in fresh
+            if place is not None and kept:
+                place.keys = old.keys
+            if old.keys is not None and not (place is not None and kept and place.rules == old.rules):
+                gone |= old.keys.keys
+        return frozenset(gone)
 
     def rules(self, issuer: str) -> IssuerRules | None:
         found = self._issuers.get(issuer)

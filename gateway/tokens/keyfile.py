@@ -207,9 +207,15 @@ def _fitting(name: str, public: Any) -> tuple[str, ...]:
     raise BadKey(name, "only P-256, P-384, Ed25519, RSA and HMAC keys are supported")
 
 
+def time_in(name: str) -> float | None:
+    """Return the time at the beginning of a file's name in Unix seconds, None where there is none."""
+    try:
+        return datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
 def _born(file: KeyFile) -> float:
     """Return the time in the file's name, else when it was modified: a mounted Secret has any mtime."""
-    try:
-        return datetime.strptime(file.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return file.modified
+    named = time_in(file.name)
+    return file.modified if named is None else named

@@ -1,15 +1,16 @@
 """kid -> key: which one signs, which still verify, and what is published of them.
 
 One flat directory holds both rings. `*.pem` and `*.jwk` are keys of access tokens, `*.refresh.jwk` are
-HMAC keys of refresh tokens, other files are ignored. The newest key signs, all verify: a key is
-rotated by adding a file, and retired by removing one after the last of its tokens has expired.
+HMAC keys of refresh tokens, other files are ignored. All keys verify and are published; which one signs is told by
+the time (schedule.py): a key is rotated by adding a file, and retired by removing one after the last of its tokens
+has expired.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.tokens.keyfile import ALGORITHMS, BadKey, Key, KeyFile, read_key
+from gateway.tokens.schedule import Schedule, age
 from gateway.tokens.strict import encode_base64url
 
 __all__ = ["ALGORITHMS", "BadKey", "Key", "KeyFile", "Keyring", "RefreshKeys", "generate", "generate_refresh"]
@@ -25,60 +27,76 @@ REFRESH_SUFFIX = ".refresh.jwk"
 _NEW_RSA_BITS = 3072  # NIST SP 800-57 part 1, 5.6.1: as strong as P-256
 
 
-class Keyring:
-    """The keys of access tokens. `signing` is the newest that can sign with the configured algorithm."""
+class _Ring:
+    """Keys by their kids; `schedule` says which of them signs when."""
 
-    __slots__ = ("_jwks", "_keys", "signing")
+    __slots__ = ("_keys", "schedule")
 
-    def __init__(self, keys: Iterable[Key], signing: Key) -> None:
+    def __init__(self, keys: Iterable[Key], schedule: Schedule) -> None:
         self._keys = {key.kid: key for key in keys}
-        self.signing = signing
-        newest_first = sorted(self._keys.values(), key=_age, reverse=True)
-        self._jwks = [jwk for key in newest_first if (jwk := key.jwk())]
+        self.schedule = schedule
 
-    @classmethod
-    def load(cls, files: Sequence[KeyFile], algorithm: str) -> Keyring:
-        """Read the key files of one directory; raise BadKey, also where none can sign with `algorithm`."""
-        if algorithm not in ALGORITHMS:
-            raise BadKey("", f"algorithm {algorithm!r} is not one of {', '.join(ALGORITHMS)}")
-        keys = [read_key(file, file.name[-4:], algorithm) for file in files if _is_access_key(file.name)]
-        return cls(_unique(keys), _newest(keys, algorithm, "*.pem or *.jwk"))
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
 
     def get(self, kid: str) -> Key | None:
         return self._keys.get(kid)
+
+    def signing_at(self, now: float) -> Key:
+        """Return the key that signs at `now` (Unix seconds)."""
+        return self.schedule.at(now)
+
+    @property
+    def signing(self) -> Key:
+        """The key that signs once every key has been published for long enough: the newest."""
+        return self.schedule.newest
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(newest={self.signing!r}, {len(self._keys)} keys)"
+
+
+class Keyring(_Ring):
+    """The keys of access tokens. Those that can sign with the configured algorithm do, each in its turn."""
+
+    __slots__ = ("_jwks",)
+
+    def __init__(self, keys: Iterable[Key], schedule: Schedule) -> None:
+        super().__init__(keys, schedule)
+        self._jwks = [jwk for key in sorted(self, key=age, reverse=True) if (jwk := key.jwk())]
+
+    @classmethod
+    def load(cls, files: Sequence[KeyFile], algorithm: str, publish_before: float = 0.0) -> Keyring:
+        """Read the key files of one directory; raise BadKey, also where none can sign with `algorithm`.
+
+        `publish_before` is for how many seconds a key verifies before it signs.
+        """
+        if algorithm not in ALGORITHMS:
+            raise BadKey("", f"algorithm {algorithm!r} is not one of {', '.join(ALGORITHMS)}")
+        keys = [read_key(file, file.name[-4:], algorithm) for file in files if _is_access_key(file.name)]
+        return cls(_unique(keys), Schedule(_able(keys, algorithm, "*.pem or *.jwk"), publish_before))
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the JWK Set of RFC 7517 5: public keys only, the newest first."""
         return {"keys": [dict(jwk) for jwk in self._jwks]}
 
-    def __repr__(self) -> str:
-        return f"Keyring(signing={self.signing!r}, {len(self._keys)} keys)"
 
+class RefreshKeys(_Ring):
+    """The HMAC keys of refresh tokens. They are never published outside, but every replica must have one in time."""
 
-class RefreshKeys:
-    """The HMAC keys of refresh tokens. They are never published."""
-
-    __slots__ = ("_keys", "signing")
-
-    def __init__(self, keys: Iterable[Key], signing: Key) -> None:
-        self._keys = {key.kid: key for key in keys}
-        self.signing = signing
+    __slots__ = ()
 
     @classmethod
-    def load(cls, files: Sequence[KeyFile]) -> RefreshKeys:
-        """Read the refresh keys of one directory; raise BadKey, also where there is none that can sign."""
+    def load(cls, files: Sequence[KeyFile], publish_before: float = 0.0) -> RefreshKeys:
+        """Read the refresh keys of one directory; raise BadKey, also where there is none that can sign.
+
+        `publish_before` is for how many seconds a key is read before it signs.
+        """
         found = [file for file in files if file.name.endswith(REFRESH_SUFFIX) and not file.name.startswith(".")]
         keys = [read_key(file, REFRESH_SUFFIX) for file in found]
         for file, key in zip(found, keys, strict=True):
             if key.algorithm != "HS256":
                 raise BadKey(file.name, "a refresh key must have kty oct")
-        return cls(_unique(keys), _newest(keys, "HS256", f"*{REFRESH_SUFFIX}"))
-
-    def get(self, kid: str) -> Key | None:
-        return self._keys.get(kid)
-
-    def __repr__(self) -> str:
-        return f"RefreshKeys(signing={self.signing!r}, {len(self._keys)} keys)"
+        return cls(_unique(keys), Schedule(_able(keys, "HS256", f"*{REFRESH_SUFFIX}"), publish_before))
 
 
 def generate(algorithm: str, now: float) -> KeyFile:
@@ -132,12 +150,8 @@ def _unique(keys: list[Key]) -> list[Key]:
     return keys
 
 
-def _newest(keys: list[Key], algorithm: str, pattern: str) -> Key:
+def _able(keys: list[Key], algorithm: str, pattern: str) -> list[Key]:
     able = [key for key in keys if key.algorithm == algorithm and key.private is not None]
     if not able:
         raise BadKey("", f"no key ({pattern}) can sign with {algorithm}; `tokengate keys new` makes one")
-    return max(able, key=_age)
-
-
-def _age(key: Key) -> tuple[float, str]:
-    return key.born, key.kid
+    return able

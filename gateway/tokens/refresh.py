@@ -4,6 +4,9 @@ It is an HMAC under a server key, so that a forged one is refused before the sto
 store holds no usable token, and the same successor can be given again to whoever lost it (RFC 9700
 4.14.2). Whether its session is alive and which counter is current, the store decides. Both formats are read
 whichever is minted, so that a change of format signs no one out.
+
+The key is chosen by when the session was rotated, which the store remembers, and never by a clock of here: so the
+successor is the same in every replica, also where one is asked before and another after the key has changed.
 """
 
 from __future__ import annotations
@@ -30,10 +33,15 @@ _OPAQUE = re.compile(rf"rt1\.([A-Za-z0-9._-]{{1,64}})\.({_SESSION_ID})\.(0|[1-9]
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What a refresh token says: a session, and the session's refresh counter when it was minted."""
+    """What a refresh token says: a session, and the session's refresh counter when it was minted.
+
+    `expired`: its `exp` has passed by the reader's clock. That alone is no reason to refuse it, for the session ends
+    by the time of the store; it tells why a session that is not there any more has gone.
+    """
 
     session_id: str
     counter: int
+    expired: bool = False
 
 
 class RefreshTokens:
@@ -51,21 +59,23 @@ class RefreshTokens:
         self._keys = keys
 
     def mint(self, session_id: str, counter: int, issued_at: int, expires_at: int) -> str:
-        """Return the refresh token: the same for the same arguments and signing key. `expires_at` 0 = never.
+        """Return the refresh token: the same for the same arguments and keys. `expires_at` 0 = never.
 
-        Times are Unix seconds. Raises ValueError for a session id or a counter that no token can carry.
+        `issued_at` is when the session was begun or last rotated, as the store says. Times are Unix seconds.
+        Raises ValueError for a session id or a counter that no token can carry.
         """
         if not _SESSION.fullmatch(session_id) or not 0 <= counter <= MAX_COUNTER:
             raise ValueError("not a session id and its counter")
+        key = self._keys.signing_at(issued_at)
         if self._form == "opaque":
-            return _opaque(self._keys.signing, session_id, counter)
+            return _opaque(key, session_id, counter)
         claims = {"iss": self._issuer, "sid": session_id, "n": counter, "iat": issued_at}
         if expires_at:
             claims["exp"] = expires_at
-        return jws.write(self._keys.signing, REFRESH_TYPE, encode_object(claims)).decode()
+        return jws.write(key, REFRESH_TYPE, encode_object(claims)).decode()
 
     def read(self, token: str | bytes, now: float) -> RefreshToken:
-        """Return what `token` says; raise InvalidGrant with reason "malformed" or "expired", never anything else."""
+        """Return what `token` says; raise InvalidGrant with reason "malformed", never anything else."""
         text = token if isinstance(token, str) else token.decode("latin-1")
         if len(text) > MAX_TOKEN_BYTES or not text.isascii():
             raise InvalidGrant("malformed")
@@ -99,9 +109,7 @@ class RefreshTokens:
             or not all(type(date) is int and date >= 0 for date in dates)
         ):
             raise InvalidGrant("malformed")
-        if expires_at and now >= expires_at:
-            raise InvalidGrant("expired")
-        return RefreshToken(session_id, counter)
+        return RefreshToken(session_id, counter, expired=0 < expires_at <= now)
 
 
 def _opaque(key: Key, session_id: str, counter: int) -> str:

@@ -46,7 +46,7 @@ class Signer:
         self._access_ttl = access_ttl
 
     def reload(self, keyring: Keyring) -> None:
-        """Sign with this ring's key from here on."""
+        """Sign with this ring's keys from here on."""
         self._keyring = keyring
 
     def mint(
@@ -83,15 +83,15 @@ class Signer:
         if client_id:
             registered["client_id"] = client_id
         extra = {name: value for name, value in claims.items() if name not in REGISTERED}
-        return AccessToken(self._sign(registered | extra), expires_at, token_id)
+        return AccessToken(self._sign(registered | extra, now), expires_at, token_id)
 
-    def _sign(self, claims: dict[str, Any]) -> str:
+    def _sign(self, claims: dict[str, Any], now: float) -> str:
         try:
             payload = encode_object(claims)
             read_claims(parse_object(payload), self._issuer, self._audience)
         except (ValueError, TypeError, RecursionError) as error:
             raise CannotMint(str(error)) from None
-        token = jws.write(self._keyring.signing, ACCESS_TYPE, payload)
+        token = jws.write(self._keyring.signing_at(now), ACCESS_TYPE, payload)
         if len(token) > MAX_TOKEN_BYTES:
             raise CannotMint(f"the access token would exceed {MAX_TOKEN_BYTES} bytes")
         return token.decode()

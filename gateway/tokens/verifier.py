@@ -79,6 +79,10 @@ class Verifier:
         self._known.clear()
         self._expired.clear()
 
+    def accept(self, others: Others | None) -> None:
+        """Read the tokens of these other issuers from here on; what was verified is remembered (forget_keys)."""
+        self._others = others
+
     def forget_keys(self, keys: frozenset[Key]) -> None:
         """Forget what these keys verified; they verify nothing any more."""
         self._known.forget_keys(keys)

@@ -136,6 +136,37 @@ def test_an_expired_session_cannot_be_refreshed() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("form", ["opaque", "jwt"])
+def test_a_clock_that_is_ahead_refuses_no_refresh_that_the_store_grants(form: str) -> None:
+    async def run() -> None:
+        async with stack(form=form, store_clock=False) as s:
+            body = await s.login()
+            s.clock.ahead = 2 * POLICY.refresh_ttl
+            answer = await s.refresh(body["refresh_token"])
+            assert answer.status_code == 200
+            assert (await s.refresh(answer.json()["refresh_token"])).status_code == 200
+            assert (outcome_count(s, "rotated"), outcome_count(s, "expired")) == (2, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("ahead", "outcome"), [(0, "unknown"), (3601, "expired")])
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_session_that_the_store_keeps_no_more_is_called_expired_where_its_token_is(
+    ahead: int, outcome: str, recheck: bool
+) -> None:
+    async def run() -> None:
+        async with stack(form="jwt", provider=Rechecked if recheck else None) as s:
+            body = await s.login()
+            await s.store.end(body["session_id"])
+            s.clock.ahead = ahead
+            assert code(await s.refresh(body["refresh_token"])) == (400, "invalid_grant")
+            counts = {each: outcome_count(s, each) for each in ("unknown", "expired")}
+            assert counts == {"unknown": 0, "expired": 0} | {outcome: 1}
+
+    asyncio.run(run())
+
+
 def test_refreshes_of_one_session_are_limited() -> None:
     async def run() -> None:
         async with stack(limits=Limits(refresh_per_session=2)) as s:

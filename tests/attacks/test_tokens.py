@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from base64 import b64encode
 from typing import Any
 
@@ -21,7 +22,7 @@ from gateway.tokens.strict import decode_base64url, encode_base64url
 from tests.attacks.support import REFRESH, sign_in
 from tests.e2e.backends import Backend
 from tests.e2e.harness import PASSWORD, Gateway
-from tests.e2e.wire import ask, request
+from tests.e2e.wire import Answer, ask, request
 from tests.tokens.support import NOW, as_json, b64, claims, forge, header, key_file, keyring, mint, signed, verifier
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -148,6 +149,24 @@ def test_an_id_of_a_session_is_no_credential(fortress: Gateway, backend: Backend
     assert ask(fortress.port, request("GET", spot.path("/guarded"), with_id)).error == (401, "missing_token")
     assert ask(fortress.port, request("DELETE", f"/auth/sessions/{session}", with_id)).error == (401, "missing_token")
     assert spot.calls() == []
+
+
+def test_a_stolen_signing_key_makes_no_token_for_another_user_of_a_session_at_hand(
+    fortress: Gateway, backend: Backend
+) -> None:
+    """The ids of sessions stand in logs; whose they are is in the store."""
+    session, spot = fortress.login("bob")["session_id"], backend.spot()
+    words: dict[str, Any] = {"roles": ["admin"], "scope": "", "claims": {}, "counter": 0, "now": time.time()}
+    signer = fortress.site.signer()
+
+    def get(subject: str) -> Answer:
+        token = signer.mint(subject=subject, session_id=session, **words).token
+        return ask(fortress.port, request("GET", spot.path("/guarded"), token=token))
+
+    assert get("u-bob").status == 200
+    for other in ("u-alice", "u-bo", "bob", "u-bob ", "U-BOB"):
+        assert get(other).error == (401, "revoked_token")
+    assert len(spot.calls()) == 1
 
 
 def test_a_key_shows_nothing_of_itself_in_an_exception() -> None:

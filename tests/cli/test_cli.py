@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,7 +26,7 @@ from gateway.parts import open_store, redis_endpoint
 from gateway.sessions.connect import open_client
 from gateway.sessions.store import NewSession, Session
 from gateway.settings import load
-from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys
+from gateway.tokens.keyring import ALGORITHMS, KeyFile, Keyring, RefreshKeys, generate, generate_refresh
 from tests.redis_server import RedisServer
 from tests.tokens.foreign_support import document, jwk
 
@@ -138,6 +140,151 @@ def test_a_key_is_never_overwritten(keys: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_algorithm_that_is_none_is_refused(tmp_path: Path) -> None:
     assert run("keys", "new", "--alg", "none", "--out", str(tmp_path)).exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refresh_key_is_made_alone(keys: Path) -> None:
+    (made,) = run("keys", "new", "--refresh", "--out", str(keys)).output.splitlines()
+    assert Path(made).name.endswith(".refresh.jwk")
+    assert (len(list(keys.glob("*.pem"))), len(list(keys.glob("*.refresh.jwk")))) == (1, 2)
+    assert Path(made).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_refresh_key_has_no_algorithm_to_choose(tmp_path: Path) -> None:
+    result = run("keys", "new", "--refresh", "--alg", "ES256", "--out", str(tmp_path))
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "give either --alg or --refresh" in result.stderr
+
+
+def test_a_key_is_never_half_written_under_its_name(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches the directory meets whole files alone, and a failure leaves nothing behind."""
+    before = sorted(keys.iterdir())
+
+    def refuse(path: Path, target: Path) -> None:
+        assert path.name.startswith(".")
+        assert path.stat().st_size > 100
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert run("keys", "new", "--out", str(keys)).exit_code == 1
+    assert sorted(keys.iterdir()) == before
+
+
+def aged(keys: Path, days: float, algorithm: str = "ES256") -> Path:
+    """Add a signing key that was made so many days ago."""
+    born = time.time() - 86400 * days
+    file = generate(algorithm, born)
+    path = keys / file.name
+    path.touch(mode=0o600)
+    path.write_bytes(file.data)
+    os.utime(path, (born, born))
+    return path
+
+
+def states(config: Path, **variables: str) -> dict[str, tuple[str, str]]:
+    """Return (state, removable after) by kid, as `keys list` prints them."""
+    result = run("keys", "list", "--config", str(config), **variables)
+    assert result.exit_code == 0, result.output
+    head, *lines = result.output.splitlines()
+    assert head.split("  ")[0] == "KID"
+    at, end = head.index("STATE"), head.index("REMOVABLE AFTER")
+    return {line.split()[0]: (line[at:end].strip(), line[end:].strip()) for line in lines}
+
+
+def test_keys_are_listed_with_what_they_do_and_until_when(config: Path, keys: Path) -> None:
+    oldest, older = aged(keys, 3), aged(keys, 1)
+    young = next(path for path in keys.glob("*.pem") if path not in (oldest, older))
+    refresh = next(keys.glob("*.refresh.jwk")).name.removesuffix(".refresh.jwk")
+    told = states(config)
+    assert {kid: state for kid, (state, _) in told.items()} == {
+        young.stem: "published",
+        older.stem: "signing",
+        oldest.stem: "may be removed",
+        refresh: "signing",
+    }
+    assert told[older.stem][1] == "-"
+    followed = datetime.strptime(older.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    wanted = followed + timedelta(minutes=5 + 10, seconds=10)  # publish_before, access_ttl, leeway
+    assert told[oldest.stem][1] == f"{wanted:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_an_old_refresh_key_is_needed_for_as_long_as_its_sessions_may_live(config: Path, keys: Path) -> None:
+    old = next(keys.glob("*.refresh.jwk"))
+    born = time.time() - 86400 * 90
+    for age, path in enumerate((generate_refresh(born), generate_refresh(born + 60))):
+        (keys / path.name).write_bytes(path.data)
+        (keys / path.name).chmod(0o600)
+        os.utime(keys / path.name, (born + age, born + age))
+    old.unlink()
+    first, second = sorted(path.name.removesuffix(".refresh.jwk") for path in keys.glob("*.refresh.jwk"))
+    told = states(config)
+    assert (told[first][0], told[second][0]) == ("may be removed", "signing")  # after 60 days
+    assert states(config, TOKENGATE_TOKENS__REFRESH_TTL="46d")[first][0] == "retired"
+    assert states(config, TOKENGATE_TOKENS__REFRESH_TTL="46d", TOKENGATE_TOKENS__SESSION_TTL="80d")[first][0] == (
+        "may be removed"
+    )
+    assert states(config, TOKENGATE_TOKENS__REFRESH_TTL="0", TOKENGATE_TOKENS__SESSION_TTL="0")[first] == (
+        "retired",
+        "-",
+    )
+
+
+def test_a_key_without_a_time_in_its_name_is_told_by_that_of_its_file(config: Path, keys: Path) -> None:
+    old = aged(keys, 1)
+    old.rename(keys / "plain.pem")
+    born = f"{datetime.fromtimestamp(int((keys / 'plain.pem').stat().st_mtime), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    lines = run("keys", "list", "--config", str(config)).output.splitlines()
+    assert [line.split()[0] for line in lines if f"{born} (of the file)" in line] == ["plain"]
+    assert sum("(of the file)" in line for line in lines) == 1
+
+
+def test_keys_that_never_sign_are_listed_as_that(config: Path, keys: Path) -> None:
+    other = aged(keys, 5, "EdDSA")
+    assert states(config)[other.stem] == ("verifies", "-")
+
+
+def test_prune_removes_what_may_be_removed_and_nothing_else(config: Path, keys: Path) -> None:
+    oldest, older, other = aged(keys, 3), aged(keys, 1), aged(keys, 9, "EdDSA")
+    before = set(keys.iterdir())
+    dry = run("keys", "prune", "--config", str(config), "--dry-run")
+    assert (dry.exit_code, dry.output, set(keys.iterdir())) == (0, f"{oldest}\n", before)
+    done = run("keys", "prune", "--config", str(config))
+    assert (done.exit_code, done.output, set(keys.iterdir())) == (0, f"{oldest}\n", before - {oldest})
+    again = run("keys", "prune", "--config", str(config))
+    assert (again.exit_code, again.output) == (0, "")
+    assert {older, other} <= set(keys.iterdir())
+
+
+def test_a_key_that_would_be_pruned_but_cannot_be_is_one_line(
+    config: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a mounted Secret."""
+    oldest, _ = aged(keys, 3), aged(keys, 1)
+
+    def refuse(path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    result = run("keys", "prune", "--config", str(config))
+    assert result.exit_code == 1
+    assert result.stderr == f"{config}: {oldest}: Read-only file system\n"
+
+
+@pytest.mark.parametrize("command", ["list", "prune"])
+def test_a_key_that_cannot_be_read_leaves_the_others_alone(config: Path, keys: Path, command: str) -> None:
+    bad, _ = aged(keys, 3), aged(keys, 1)
+    bad.write_text("no key")
+    result = run("keys", command, "--config", str(config))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{config}: tokens.signing_keys: {keys}: '{bad.name}': ")
+    assert bad.exists()
+
+
+def test_check_says_which_key_waits_for_its_time(config: Path, keys: Path) -> None:
+    old = aged(keys, 1)
+    young = next(path for path in keys.glob("*.pem") if path != old)
+    told = run("check", "--config", str(config)).output
+    assert f"{old.stem} signs with ES256" in told
+    assert re.search(rf"{young.stem} from \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ on", told)
 
 
 def test_the_algorithms_are_those_of_the_keyring() -> None:

@@ -22,7 +22,7 @@ def _no_exception_is_logged() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def site(shared_redis: RedisServer) -> Iterator[Site]:
     with Site(shared_redis.url) as made:
-        yield made
+        yield made.age_store()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import argon2
+import redis
 
+from gateway.sessions.keyspace import DIGITS, Keyspace
 from gateway.tokens.keyring import KeyFile, Keyring, generate, generate_refresh
 from gateway.tokens.signer import Signer
 from tests.e2e.wire import Answer, ask, json_request, request
@@ -220,6 +222,14 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._temporary.cleanup()
+
+    def age_store(self, seconds: int = 3600) -> Self:
+        """Have the store be so old before a gateway has seen it: tokens of other issuers must be younger than it."""
+        born = int(time.time()) - seconds
+        names = Keyspace(self.prefix)
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.mset({names.epoch(digit): b"%d 0 " % born for digit in DIGITS})
+        return self
 
     def signer(self, *, issuer: str = ISSUER, audience: str = AUDIENCE, access_ttl: float = 600.0) -> Signer:
         """Return a signer with the gateway's own key, for tokens that the gateway would not mint."""

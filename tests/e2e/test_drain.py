@@ -218,9 +218,9 @@ def test_users_that_cannot_be_read_change_nothing(served: Gateway) -> None:
 def test_what_only_a_restart_can_change_is_named_and_stays(site: Site, nginx: Nginx, words: list[str]) -> None:
     routes = [route("/app/", nginx.url, auth="none")]
     with site.serve(words, routes=routes) as gateway:
-        rewrite(gateway, routes=routes, redis={"prefix": "other"}, management={"admin_token": "x" * 20})
+        rewrite(gateway, routes=routes, redis={"prefix": "other"}, tokens={"access_ttl": "9m"})
         lines = hang_up(gateway, "settings that a restart is needed for have changed", len(words) or 1)
-        assert {line["keys"] for line in lines} == {"management.admin_token redis.prefix"}
+        assert {line["keys"] for line in lines} == {"redis.prefix tokens.access_ttl"}
         assert gateway.operate("GET", "/admin/users/u-alice/sessions").status == 200
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.backends import Backend
 from tests.e2e.harness import Gateway, Site, until
-from tests.e2e.test_issuers import FORM, LOGIN, gateway_options, get, settled
+from tests.e2e.test_issuers import FORM, LOGIN, gateway_options, get
 from tests.e2e.wire import Answer, ask, json_request, request
 from tests.issuer import Issuer, issuer
 from tests.tokens.support import ABSENT
@@ -34,7 +34,6 @@ def idp() -> Iterator[Issuer]:
 def pair(site: Site, backend: Backend, idp: Issuer) -> Iterator[tuple[Gateway, Gateway]]:
     options = gateway_options(idp, backend, exchange=True)
     with site.serve(**options) as one, site.serve(**options) as two:
-        settled(one, idp)
         yield one, two
 
 

@@ -16,7 +16,7 @@ from tests.e2e.backends import Backend, Call
 from tests.e2e.certificates import Authority
 from tests.e2e.harness import Gateway, Site, route, until
 from tests.e2e.load import load
-from tests.e2e.test_issuers import gateway_options, get, settled
+from tests.e2e.test_issuers import gateway_options, get
 from tests.e2e.wire import Answer, Client, WireError, ask, request
 from tests.issuer import (
     Behaviour,
@@ -59,7 +59,6 @@ def first_fetch(gateway: Gateway, idp: Issuer) -> None:
 def test_keys_are_rotated_under_load_without_a_failed_request(site: Site, backend: Backend, idp: Issuer) -> None:
     """The new key signs at once, and the gateway has never seen it."""
     with gateway_with(site, backend, idp) as gateway:
-        settled(gateway, idp)
         spot = backend.spot()
         head = spot.path("/guarded")
         with load(lambda: [gateway.port], request("GET", head, token=idp.token()), clients=16) as steady:
@@ -284,7 +283,6 @@ def drip(call: Call) -> None:
 
 def test_a_stream_ends_with_its_token_wherever_that_was_revoked(site: Site, backend: Backend, idp: Issuer) -> None:
     with gateway_with(site, backend, idp) as one, gateway_with(site, backend, idp) as two:
-        settled(one, idp)
         for path, method in (("/auth/logout", "POST"), ("/auth/sessions", "DELETE")):
             token, spot = idp.token(sub=f"f-{method}"), backend.spot(drip)
             with Client(two.port) as client:

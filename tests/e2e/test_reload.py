@@ -7,6 +7,8 @@ import http.client
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,11 @@ import pytest
 
 from tests.e2e.backends import Nginx
 from tests.e2e.certificates import Authority
-from tests.e2e.harness import PASSWORD, Gateway, Site, route, until
-from tests.e2e.test_drain import ONE_AND_TWO, REFUSED, RELOADED, hang_up, rewrite
+from tests.e2e.harness import PASSWORD, TIMEOUT, Gateway, Site, route, until
+from tests.e2e.test_drain import ONE_AND_TWO, REFUSED, RELOADED, hang_up, rewrite, said
 from tests.e2e.test_workers import children
 from tests.e2e.wire import Answer, ask, json_request
+from tests.redis_server import free_port
 
 NEEDS_RESTART = "settings that a restart is needed for have changed"
 
@@ -161,6 +164,46 @@ def test_a_certificate_without_its_key_changes_nothing_and_is_told(
         assert "server.tls_cert" in line["reason"]
         with https(gateway, authority) as connection:
             assert (shown(connection), status(connection)) == ("front", 200)
+
+
+def test_a_certificate_that_is_of_no_use_stops_the_start_with_one_line(site: Site) -> None:
+    junk = site.directory / "junk.pem"
+    junk.write_text("not a certificate")
+    junk.chmod(0o600)
+    for words in ((), ("--workers", "2")):
+        config = site.configure(free_port(), free_port(), {"server": {"tls_cert": str(junk), "tls_key": str(junk)}})
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), *words]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        assert ran.returncode == 1
+        (line,) = ran.stderr.splitlines()
+        assert f'server.tls_cert: "{junk}"' in line
+
+
+def test_a_worker_that_finds_its_certificate_gone_says_so_in_a_line_and_starts_once_it_is_back(
+    site: Site, nginx: Nginx, authority: Authority
+) -> None:
+    """It takes the place of one that died; the others serve meanwhile, with what they have."""
+    cert, key = authority.issue("front")
+    away = cert.with_suffix(".away")
+    routes = [route("/app/", nginx.url, auth="none")]
+    server = {"tls_cert": str(cert), "tls_key": str(key)}
+    with site.serve(["--workers", "2"], server=server, routes=routes) as gateway:
+        until(lambda: listeners(gateway.management) == 2, "two workers that serve")
+        os.replace(cert, away)
+        os.kill(children(gateway)[0], signal.SIGKILL)
+        until(lambda: said(gateway, "the worker cannot start"), "the new worker has found it gone")
+        assert all("server.tls_cert" in line["reason"] for line in said(gateway, "the worker cannot start"))
+        with https(gateway, authority) as connection:
+            assert (shown(connection), status(connection)) == ("front", 200)
+        os.replace(away, cert)
+        until(lambda: listeners(gateway.management) == 2, "the worker has started")
+        gateway.check_log()
+
+
+def listeners(port: int) -> int:
+    """Return how many sockets listen at a port: each worker has one for management (proc_net_tcp(5))."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
 
 
 def test_whether_tls_is_spoken_at_all_only_a_restart_can_change(site: Site, nginx: Nginx, authority: Authority) -> None:

@@ -137,7 +137,7 @@ def _refresh(data: str | bytes) -> RefreshToken | None:
     try:
         return refresher().read(data, NOW)
     except InvalidGrant as error:
-        assert error.reason in ("malformed", "expired")
+        assert error.reason == "malformed"
         return None
 
 
@@ -153,7 +153,8 @@ def refresh_claims(data: bytes) -> None:
     assert _verified(verifier(ring()), token) is None
     if found is not None:
         assert type(found.counter) is int
-        assert refresher().read(refresher().mint(found.session_id, found.counter, NOW, 0), NOW) == found
+        again = refresher().read(refresher().mint(found.session_id, found.counter, NOW, 0), NOW)
+        assert (again.session_id, again.counter) == (found.session_id, found.counter)
         for read in (json.loads, orjson.loads):
             assert (read(data)["sid"], read(data)["n"]) == (found.session_id, found.counter)
 

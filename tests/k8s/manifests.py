@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,26 @@ CHART_VALUES: dict[str, dict[str, Any]] = {
         "replicas": 3,
     },
 }
+KUSTOMIZED = ("base", *(f"overlays/{name}" for name in OVERLAYS), *(f"components/{name}" for name in COMPONENTS))
+RENDERED = (*KUSTOMIZED, *(f"chart {name}" for name in CHART_VALUES))
 
 Object = dict[str, Any]
 
 
+@cache
+def rendered(name: str, version: str = NEWEST) -> list[Object]:
+    """Return the objects of one of RENDERED. Raises CalledProcessError."""
+    if name.startswith("chart "):
+        return chart(CHART_VALUES[name.removeprefix("chart ")], version)
+    if name.startswith("components/"):
+        return with_component(name.removeprefix("components/"))
+    return kustomize(K8S / name)
+
+
 def kustomize(directory: Path) -> list[Object]:
     """Return the objects of a kustomization. Raises CalledProcessError."""
-    found = tools.program("kustomize")
-    command = [found, "build"] if found else ["kubectl", "kustomize"]
+    command = tools.kustomize()
+    assert command, "kustomize is missing"
     return _objects(_run([*command, str(directory)]))
 
 

@@ -2,8 +2,9 @@
 
     python -m tests.k8s.steps       run them all, and print what tokengate adds to the base image
 
-Only what our Dockerfile uses is known. Words that begin with /opt or /src are put under the directory; `python` is this
-one. COPY leaves out what .dockerignore does.
+Only what our Dockerfile uses is known. Words that begin with /opt or /src are put under the directory, and `python` is
+this one; or, where the directory is the root of a whole system, steps run inside it. COPY leaves out what .dockerignore
+does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +57,11 @@ def read(path: Path) -> list[Stage]:
     return stages
 
 
-def build(stage: Stage, root: Path) -> None:
-    """Run the steps of a stage into `root`. Raises CalledProcessError."""
+def build(stage: Stage, root: Path, earlier: Mapping[str, Path] | None = None, *, inside: bool = False) -> None:
+    """Run the steps of a stage into `root`; `earlier` has the roots of stages by name. Raises CalledProcessError.
+
+    `inside`: the root is a whole system, and what runs sees nothing else. That takes the rights of root.
+    """
     directory, environ = root, _environ()
     for name, rest in stage.steps:
         if name == "WORKDIR":
@@ -68,8 +72,15 @@ def build(stage: Stage, root: Path) -> None:
             environ.pop("PIP_NO_CACHE_DIR", None)  # what has been fetched once stands in this machine's cache
         elif name == "COPY":
             *sources, target = shlex.split(rest)
+            if sources[0].startswith("--from="):
+                _copy_from((earlier or {})[sources[0].removeprefix("--from=")], sources[1:], root, target)
+                continue
             for source in sources:
                 _copy(source, directory / target)
+        elif name == "RUN" and inside:
+            script = f"cd /{directory.relative_to(root)}\n{rest}"
+            words = [shutil.which("chroot") or "/usr/sbin/chroot", str(root), "/bin/sh", "-ec", script]
+            subprocess.run(words, env=environ, check=True, capture_output=True)
         elif name == "RUN":
             script = _OURS.sub(rf"{root}/\1", rest)
             subprocess.run(["sh", "-ec", script], cwd=directory, env=environ, check=True, capture_output=True)
@@ -77,9 +88,15 @@ def build(stage: Stage, root: Path) -> None:
 
 def _environ() -> dict[str, str]:
     """Return the environment of an engine's step, with pip's settings of this machine and its cache."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "HOME", "LANG"))}
+    wanted = ("PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "HOME", "LANG")
+    kept = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
     python = Path(sys.base_prefix) / "bin"
     return {**kept, "PATH": f"{python}:/usr/local/bin:/usr/bin:/bin"}
+
+
+def _copy_from(earlier: Path, sources: list[str], root: Path, target: str) -> None:
+    for source in sources:
+        shutil.copytree(earlier / source[1:], root / target[1:], symlinks=True)
 
 
 def _copy(source: str, target: Path) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.k8s import manifests
+from tests.k8s import manifests, page
 from tests.k8s.manifests import K8S, Object
 from tests.k8s.pod import Files, Pod, command
 from tests.k8s.tools import ROOT
 from tests.redis_server import find_redis_server
 
-PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 # The longest wait: three starts of Python on a busy machine, then drain_delay and drain_timeout.
 SECONDS = 110
 
@@ -27,18 +26,12 @@ pytestmark = [pytest.mark.usefixtures("need_kustomize"), pytest.mark.timeout(SEC
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
-    """Run the page's lines up to the first kubectl; return the files of each Secret that its kubectl lines make."""
+    """Run the page's lines that make files; return those of each Secret that its kubectl lines make."""
     directory = tmp_path_factory.mktemp("page")
-    block = PAGE.partition("## The dev overlay")[2].partition("```sh\n")[2].partition("```")[0]
-    script = "".join(line for line in block.partition("\nkubectl")[0].splitlines(keepends=True))
-    program = directory / "bin" / "tokengate"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m gateway "$@"\n')
-    program.chmod(0o755)
-    environ = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=directory, env=environ, check=True, timeout=60)
-    made = re.findall(r"create secret generic (\S+) --from-file=(\S+)$", block, re.MULTILINE)
-    return {name: _files(directory / "dev-secrets" / source) for name, source in made}
+    blocks = page.blocks("The dev overlay")
+    page.run(blocks[page.FILES], directory)
+    made = re.findall(r"create secret generic (\S+) --from-file=(\S+)$", blocks[page.CLUSTER], re.MULTILINE)
+    return {name: _files(directory / source) for name, source in made}
 
 
 def _files(directory: Path) -> Files:

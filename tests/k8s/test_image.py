@@ -11,21 +11,23 @@ import sysconfig
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from gateway import __version__
 from gateway.tokens.keyring import generate, generate_refresh
 from tests.e2e.harness import until
 from tests.e2e.wire import ask, request
-from tests.k8s import steps
+from tests.k8s import requirements, steps
 from tests.k8s.tools import ROOT
 from tests.redis_server import RedisServer, free_port
 
 BUILD, FINAL = steps.read(ROOT / "Dockerfile")
-REQUIREMENTS = [ROOT / "requirements" / name for name in ("runtime.txt", "build.txt")]
 FETCHING = 240  # seconds: the first time the dependencies are fetched
 
 
@@ -57,7 +59,7 @@ def test_the_labels_are_those_of_oci() -> None:
     }
 
 
-@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", requirements.FILES, ids=lambda path: path.name)
 def test_every_requirement_is_pinned_and_has_hashes_and_no_address(path: Path) -> None:
     text = path.read_text()
     blocks = re.split(r"\n(?=\w)", "\n" + text.replace("\\\n", ""))[1:]
@@ -69,13 +71,19 @@ def test_every_requirement_is_pinned_and_has_hashes_and_no_address(path: Path) -
 
 
 def test_every_dependency_is_pinned_at_a_version_that_the_package_allows() -> None:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", REQUIREMENTS[0].read_text(), re.MULTILINE))
+    pinned = requirements.pinned()
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
         wanted = Requirement(text)
         assert pinned[canonicalize_name(wanted.name)] in wanted.specifier, text
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.11.14", "3.12.3", "3.13.5", "3.14.0"])
+def test_what_dependencies_need_is_pinned_for_every_python_that_the_package_allows(python: str) -> None:
+    pinned = requirements.pinned(python)
+    for name in pinned.keys() & {canonicalize_name(one.metadata["Name"]) for one in distributions()}:
+        needs = [Requirement(text) for text in distribution(name).requires or []]
+        missing = [one for one in needs if requirements.due(one, python) and canonicalize_name(one.name) not in pinned]
+        assert missing == [], name
 
 
 def test_no_secret_and_nothing_but_the_program_gets_into_the_context() -> None:
@@ -98,8 +106,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(FETCHING)
 def test_the_steps_make_an_environment_with_the_pinned_versions_and_no_pip(image: Path) -> None:
     listed = _run(image, "python", "-c", _LIST).split()
-    pinned = re.findall(r"^([\w.-]+)==([\w.]+)", REQUIREMENTS[0].read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted([*("==".join(pair) for pair in pinned), f"tokengate=={__version__}"])
+    pinned = ["==".join(pair) for pair in requirements.pinned().items()]
+    assert sorted(listed) == sorted([*pinned, f"tokengate=={__version__}"])
 
 
 _LIST = (

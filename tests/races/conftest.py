@@ -40,8 +40,10 @@ Process = tuple[Sequence[str], Mapping[str, str], Mapping[str, Any]]  # words, e
 
 
 @contextmanager
-def cluster(site: Site, backend: Backend, processes: Sequence[Process]) -> Iterator[Cluster]:
-    """Run a replica for each process."""
+def cluster(
+    site: Site, backend: Backend, processes: Sequence[Process], failing: Mapping[int, list[str]] | None = None
+) -> Iterator[Cluster]:
+    """Run a replica for each process. `failing` is what /readyz names at a replica, nothing by default."""
     routes = [route("/live/", backend.url), route("/renewing/", backend.url, on_expired="refresh")]
     spot = backend.spot()
     with ExitStack() as stack:
@@ -49,13 +51,18 @@ def cluster(site: Site, backend: Backend, processes: Sequence[Process]) -> Itera
             stack.enter_context(site.serve(words, ready=0, environ=environ, routes=routes, redis=REDIS, **sections))
             for words, environ, sections in processes
         ]
-        for replica in replicas:
-            until(functools.partial(_ready, replica), f"ready: {replica!r}\n{replica.log}", READY_SECONDS)
+        for number, replica in enumerate(replicas):
+            expected = (failing or {}).get(number, [])
+            said = f"/readyz names {expected}: {replica!r}\n{replica.log}"
+            until(functools.partial(_settled, replica, expected), said, READY_SECONDS)
         yield Cluster(site, tuple(replicas), spot.path("/live"), spot.path("/renewing"))
 
 
-def _ready(replica: Gateway) -> bool:
-    return replica.readiness() == 200
+def _settled(replica: Gateway, failing: list[str]) -> bool:
+    if not replica.readiness():
+        return False
+    named: list[str] = replica.operate("GET", "/readyz").json().get("failing", [])
+    return named == failing
 
 
 @pytest.fixture(autouse=True)

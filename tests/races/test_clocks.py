@@ -43,7 +43,7 @@ def replicas(shared_redis: RedisServer, backend: Backend) -> Iterator[Cluster]:
         pytest.skip("needs libfaketime (Debian's package faketime)")
     with Site(shared_redis.url, "clocks") as site:
         processes = [((), _shifted(library, offset) if offset else {}, _sections(offset)) for offset in OFFSETS]
-        with cluster(site, backend, processes) as made:
+        with cluster(site, backend, processes, {AHEAD: ["clock"], BEHIND: ["clock"]}) as made:
             yield made
 
 
@@ -53,8 +53,12 @@ def _shifted(library: Path, seconds: int) -> dict[str, str]:
 
 
 def _sections(offset: int) -> dict[str, dict[str, str]]:
-    """The grace is the presenting replica's; the one that is behind has none, so that its clock would prolong it."""
-    return {"tokens": {"refresh_ttl": f"{REFRESH_TTL}s", "refresh_grace": "0s" if offset == -HOUR else "60s"}}
+    """The grace is the presenting replica's; the one that is behind has none, so that its clock would prolong it.
+
+    Refresh tokens are JWTs, which name their end: by the clock that is ahead they have expired when they are minted.
+    """
+    grace = "0s" if offset == -HOUR else "60s"
+    return {"tokens": {"refresh_ttl": f"{REFRESH_TTL}s", "refresh_grace": grace, "refresh_format": "jwt"}}
 
 
 def get(cluster: Cluster, replica: int, access: str, path: str = "") -> Answer:
@@ -74,6 +78,20 @@ def test_the_clocks_are_off_by_as_much_as_they_are_meant_to_be(replicas: Cluster
     before = int(time.time())
     issued_at = calls.claims(login(replicas, replica).access)["iat"]
     assert before <= issued_at - OFFSETS[replica] <= time.time()
+
+
+@pytest.mark.parametrize("replica", ALL)
+def test_a_replica_tells_how_far_its_clock_is_off_and_is_unready_beyond_the_leeway(
+    replicas: Cluster, replica: int
+) -> None:
+    gateway = replicas.replicas[replica]
+    assert gateway.metric("tokengate_clock_skew_seconds") == pytest.approx(OFFSETS[replica], abs=1)
+    ready = gateway.operate("GET", "/readyz")
+    assert (ready.status, ready.json().get("failing")) == ((200, None) if replica in NEAR else (503, ["clock"]))
+    assert gateway.operate("GET", "/livez").status == 200
+    said = [line["ahead"] for line in gateway.log_lines() if line["message"] == "the clock differs from that of Redis"]
+    if replica not in (FAST, SLOW):  # these are off by half the leeway, from where on there is a warning
+        assert said == ([] if replica == RIGHT else [pytest.approx(OFFSETS[replica], abs=1)])
 
 
 @pytest.mark.parametrize("minted_at", NEAR)

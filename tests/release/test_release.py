@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from tests.release.__main__ import ROOT, hashes, release
+from tests.k8s.requirements import pinned
+from tests.release.__main__ import hashes, release
 
-PINNED = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/runtime.txt").read_text(), re.MULTILINE))
+PINNED = pinned()
 WHEEL = f"tokengate-{__version__}-py3-none-any.whl"
 SDIST = f"tokengate-{__version__}.tar.gz"
 

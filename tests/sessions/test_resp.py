@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import hypothesis.strategies as st
 import pytest
 from hiredis import ReplyError
@@ -126,6 +129,60 @@ def test_a_foreign_token_is_judged_by_its_revocation_and_by_the_epoch(
     keys = LiveKeys(0, b"a", b"b", kind, issued_at)
     assert keys.judge(first, second, BORN) is verdict
     assert keys.judge(first, second, b"") is Verdict.UNAVAILABLE
+
+
+OWNED = [
+    (b"u-1", Verdict.ALIVE),
+    (b"u-2", Verdict.ENDED),
+    (b"u-", Verdict.ENDED),
+    (b"u-1 ", Verdict.ENDED),
+    (b"evil u-1", Verdict.ENDED),
+    (b"7 u-1", Verdict.ENDED),
+    (b"", Verdict.ENDED),
+]
+
+
+@pytest.mark.parametrize(("owner", "verdict"), OWNED)
+@pytest.mark.parametrize("rest", [b"\nlaptop\nagent\nip\n[]", b"\n\n\n\n" + b"x" * 5000])
+def test_a_session_is_alive_for_a_token_of_its_own_user_alone(owner: bytes, verdict: Verdict, rest: bytes) -> None:
+    keys = LiveKeys(0, b"s", b"r", subject=b"u-1")
+    reply = written([(BORN + b" 0 1 2 3 4 " + owner + rest, None)])
+    for _ in range(2):  # also where it is compared with the reply before
+        found = read(reply, 0, [keys])
+        assert found is not None
+        assert list(found[0]) == [verdict]
+
+
+@pytest.mark.parametrize("record", [BORN, BORN + b" u-1", BORN + b" 0 1 2 3 4 u-1", BORN + b" 0 1 2 3 x u-1\n"])
+def test_a_record_that_names_no_user_is_no_session(record: bytes) -> None:
+    assert LiveKeys(0, b"s", b"r", subject=b"u-1").judge(record, None, BORN) is Verdict.ENDED
+
+
+LEAD = 20  # seconds by which an issuer's clock may be ahead of Redis'
+
+
+@pytest.mark.parametrize("kind", [Kind.TOKEN, Kind.SUBJECT])
+def test_a_foreign_token_that_may_be_older_than_the_store_never_passes(kind: Kind) -> None:
+    """It was dated by a clock that may be ahead: at Redis it may have been revoked before the data was lost."""
+    began = 1763730000
+    for issued_at in (began - 1, began, began + 1, began + LEAD):
+        assert LiveKeys(0, b"a", b"b", kind, issued_at, lead=LEAD).judge(None, BORN + b" 5 abc", BORN) is Verdict.ENDED
+    younger = LiveKeys(0, b"a", b"b", kind, began + LEAD + 1, lead=LEAD)
+    assert younger.judge(None, BORN + b" 5 abc", BORN) is Verdict.ALIVE
+
+
+def test_while_no_younger_token_can_be_had_nobody_is_sent_to_get_one() -> None:
+    began = int(time.time()) - LEAD // 2
+    epoch = b"%d 0 " % began
+    verdicts = {}
+    for issued_at in (began, began + 1, began + LEAD, began + LEAD + 1):
+        keys = LiveKeys(0, b"a", b"b", Kind.TOKEN, issued_at, lead=LEAD)
+        keys.passed_at = 1.0
+        verdicts[issued_at - began] = keys.judge(None, epoch, epoch[:10])
+        assert (keys.passed_at == -math.inf) is (
+            0 < issued_at - began <= LEAD
+        )  # on_outage = "allow-recent" is no remedy
+    assert verdicts == {0: Verdict.ENDED, 1: Verdict.UNAVAILABLE, LEAD: Verdict.UNAVAILABLE, LEAD + 1: Verdict.ALIVE}
 
 
 @given(st.binary(max_size=60) | st.text("*$-1240\r\n+:", max_size=60).map(str.encode), st.integers(1, 3))

@@ -14,7 +14,7 @@ from gateway.errors import StoreUnavailable
 from gateway.sessions.connect import Credentials, open_client, parse_url
 from gateway.sessions.liveness import Liveness, Verdict
 from tests.redis_certificates import certificates
-from tests.redis_server import redis_has_tls
+from tests.redis_server import redis_has_tls, redis_server
 from tests.redis_topologies import PASSWORD, USER, Guarded, guarded_redis
 from tests.sessions.world import World, checking, eventually, in_loop, login, opened
 
@@ -77,6 +77,61 @@ async def test_a_password_that_is_rotated_in_the_server_first_is_taken_up_once_t
     told = caplog.text + str(caught.value)
     assert "w0rd" not in told
     assert PASSWORD not in told
+
+
+@in_loop
+async def test_a_password_in_a_file_with_the_url_is_rotated_like_one_of_its_own(tmp_path: Path, prefix: str) -> None:
+    file = tmp_path / "redis-url"
+    with redis_server(["--requirepass", "first"]) as server:
+        at = server.url.removeprefix("redis://")
+        file.write_text(f"redis://:first@{at}\n")
+        endpoint = parse_url(file.read_text().strip(), url_file=str(file))
+        async with opened(endpoint, prefix) as world, checking(endpoint, prefix) as live:
+            await serves(world, live)
+            with server.client() as admin:
+                admin.execute_command("AUTH", "first")
+                admin.execute_command("CONFIG", "SET", "requirepass", "s3cond")
+                admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            assert await unavailable(live)
+            file.write_text("half of a U")
+            with pytest.raises(StoreUnavailable):
+                await world.store.ping()
+            file.write_text(f"redis://:s3cond@{at}\n")
+            await serves(world, live)
+
+
+async def unavailable(live: Liveness) -> bool:
+    await eventually(lambda: not live.up, 10)
+    return await live.alive(SESSION, TOKEN) is Verdict.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("redis://bob:new@h:1/2", ("bob", "new")),
+        ("redis://:n%40w@h:1/2", ("", "n@w")),
+        ("redis://h:1/2", ("", "")),
+        ("redis://bob:new@elsewhere:1/2", ("eve", "old")),
+        ("redis://bob:new@h:2/2", ("eve", "old")),
+        ("redis://bob:new@h:1/3", ("eve", "old")),
+        ("rediss://bob:new@h:1/2", ("eve", "old")),
+        ("http://bob:new@h:1/2", ("eve", "old")),
+        ("", ("eve", "old")),
+    ],
+)
+def test_user_and_password_of_a_file_with_the_url_count_as_long_as_it_leads_to_the_same_server(
+    tmp_path: Path, text: str, read: tuple[str, str]
+) -> None:
+    file = tmp_path / "redis-url"
+    file.write_text(text)
+    endpoint = parse_url("redis://eve:old@h:1/2", url_file=str(file))
+    assert endpoint.auth.read() == read
+    assert "old" not in repr(endpoint)
+    given = parse_url("redis://eve:old@h:1/2", username="mine", password="own", url_file=str(file))
+    assert given.auth.read() == ("mine", "own")
+    (tmp_path / "password").write_text("in a file\n")
+    beside = parse_url("redis://eve:old@h:1/2", password_file=str(tmp_path / "password"), url_file=str(file))
+    assert beside.auth.read() == (read[0], "in a file")
 
 
 @in_loop

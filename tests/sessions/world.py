@@ -128,11 +128,14 @@ async def opened(
     timeout: float = TIMEOUT,
     wait_replicas: int = 0,
     epochs: Epochs | None = None,
+    is_down: Callable[[str], bool] | None = None,
+    observe: Callable[[str, float], None] | None = None,
     **policy: Any,
 ) -> AsyncIterator[World]:
     """Open a store for the length of a block; `policy` is what differs from POLICY."""
     client = open_client(url, timeout)
-    store = SessionStore(client, prefix, replace(POLICY, **policy), timeout, wait_replicas, clock, epochs=epochs)
+    given = replace(POLICY, **policy)
+    store = SessionStore(client, prefix, given, timeout, wait_replicas, clock, observe, epochs, is_down)
     raw = raw_client(url, timeout)
     try:
         yield World(store, raw, prefix)

@@ -127,7 +127,7 @@ def test_a_bad_value_is_told_in_one_line_with_key_and_what_is_allowed(table: str
             "routes.0.methds (TOKENGATE_ROUTES): is not a key; did you mean routes.0.methods?",
         ),
         ("rediss", {}, "rediss (TOKENGATE_REDISS): is not a key; did you mean redis?"),
-        ("log", {"zzz": 1}, "log.zzz (TOKENGATE_LOG): is not a key; level are"),
+        ("cookies", {"zzz": 1}, "cookies.zzz (TOKENGATE_COOKIES): is not a key; refresh, access, allow_same_site are"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(table: str, value: Any, hint: str) -> None:

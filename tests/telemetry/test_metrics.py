@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Telemetry, wants_openmetrics
 from gateway.telemetry.series import MAX_SERIES, Histogram, Snapshot
 
 # A histogram with more buckets than its bounds allow.
 OVERLONG = (
     b'{"counters":{},"histograms":{"tokengate_check_batch_size":'
-    b"[[[],[1,2,4,8,16,32,64,128,256,512,1024],[1,2,3,4,5,6,7,8,9,10,11,12,13],1]]},"
+    b"[[[],[1,2,4,8,16,32,64,128,256,512,1024],[1,2,3,4,5,6,7,8,9,10,11,12,13],1,[]]]},"
     b'"gauges":{}}'
 )
 
@@ -39,6 +40,7 @@ def samples(telemetry: Telemetry) -> dict[str, float]:
         (lambda t: t.session("created"), 'tokengate_sessions_total{event="created"}'),
         (lambda t: t.store("rotate", 0.1), 'tokengate_store_seconds_count{operation="rotate"}'),
         (lambda t: t.store_up(True), "tokengate_store_up{}"),
+        (lambda t: t.clock_skew(1.0), "tokengate_clock_skew_seconds{}"),
         (lambda t: t.store_rolled_back(), "tokengate_store_rollbacks_total{}"),
         (lambda t: t.check_batch(1, 0.1), "tokengate_check_batch_size_count{}"),
         (lambda t: t.check_batch(1, 0.1), 'tokengate_store_seconds_count{operation="check"}'),
@@ -69,10 +71,12 @@ def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
         ("tokengate_sessions", "counter"),
         ("tokengate_store_seconds", "histogram"),
         ("tokengate_store_up", "gauge"),
+        ("tokengate_clock_skew_seconds", "gauge"),
         ("tokengate_store_rollbacks", "counter"),
         ("tokengate_check_batch_size", "histogram"),
         ("tokengate_upstream_errors", "counter"),
         ("tokengate_connections", "gauge"),
+        ("tokengate_spans", "counter"),
         ("tokengate_streams_closed", "counter"),
     }
 
@@ -187,3 +191,97 @@ def test_metrics_that_cannot_be_written_cost_no_request(tmp_path: Path, caplog: 
     assert samples(telemetry)['tokengate_sessions_total{event="created"}'] == 3
     assert len(caplog.records) == 1, "one warning, not one a second"
     telemetry.close()
+
+
+# --- exemplars ---
+
+PROMETHEUS = (  # what it sends
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def seen(telemetry: Telemetry, name: str = "tokengate_request_seconds") -> dict[str, tuple[str, float]]:
+    """Return le -> (trace id, value) of the exemplars of a metric, read as OpenMetrics is."""
+    text = telemetry.render(openmetrics=True).decode()
+    families = openmetrics_families(text)  # type: ignore[no-untyped-call]
+    samples = [sample for family in families if family.name == name for sample in family.samples]
+    return {s.labels["le"]: (s.exemplar.labels["trace_id"], s.exemplar.value) for s in samples if s.exemplar}
+
+
+def test_each_bucket_has_the_trace_of_its_last_traced_request() -> None:
+    telemetry = Telemetry()
+    meter = telemetry.route("orders")
+    for seconds, trace in ((0.003, "a" * 32), (0.004, TRACE), (20.0, "b" * 32)):
+        meter.done(200, seconds)
+        meter.see(seconds, trace)
+    meter.done(200, 0.2)
+    assert seen(telemetry) == {"0.005": (TRACE, 0.004), "+Inf": ("b" * 32, 20.0)}
+
+
+def test_an_operation_of_the_store_has_one_where_it_was_traced() -> None:
+    telemetry = Telemetry()
+    telemetry.store("rotate", 0.003, TRACE)
+    telemetry.store("create", 0.003)
+    assert seen(telemetry, "tokengate_store_seconds") == {"0.005": (TRACE, 0.003)}
+
+
+def test_a_value_at_a_bound_is_of_the_bucket_that_it_bounds() -> None:
+    telemetry = Telemetry()
+    telemetry.route("orders").done(200, 0.005)
+    telemetry.route("orders").see(0.005, TRACE)
+    assert set(seen(telemetry)) == {"0.005"}
+
+
+def test_the_later_one_of_two_workers_counts(tmp_path: Path) -> None:
+    one, other = Telemetry(tmp_path), Telemetry(tmp_path)
+    one.route("orders").see(0.003, "a" * 32)
+    other.route("orders").see(0.003, TRACE)
+    other.route("orders").see(0.3, "b" * 32)
+    one.flush()
+    other.flush()
+    for telemetry in (one, other):
+        assert seen(telemetry) == {"0.005": (TRACE, 0.003), "0.5": ("b" * 32, 0.3)}
+        telemetry.close()
+
+
+def test_the_plain_text_has_none() -> None:
+    telemetry = Telemetry()
+    telemetry.route("orders").see(0.003, TRACE)
+    assert TRACE not in telemetry.render().decode()
+
+
+def test_the_two_formats_say_the_same() -> None:
+    telemetry = Telemetry()
+    telemetry.route("orders").done(200, 0.003)
+    telemetry.spans({"exported": 3, "dropped": 1, "failed": 0})
+    telemetry.spans({"exported": 5, "dropped": 1, "failed": 0})
+    plain_ones = text_string_to_metric_families(telemetry.render().decode())
+    plain = {(s.name, *s.labels.items()): s.value for f in plain_ones for s in f.samples}
+    text = telemetry.render(openmetrics=True).decode()
+    open_ones = openmetrics_families(text)  # type: ignore[no-untyped-call]
+    assert {(s.name, *s.labels.items()): s.value for f in open_ones for s in f.samples} == plain
+    assert plain["tokengate_spans_total", ("outcome", "exported")] == 5
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("Application/OpenMetrics-Text; version=1.0.0; charset=utf-8", True),
+        (PROMETHEUS, True),
+        ("application/openmetrics-text;version=2.0.0", False),
+        ("application/openmetrics-text;version=2.0.0,application/openmetrics-text;version=1.0.0", True),
+        ("application/openmetrics-text;q=0, text/plain", False),
+        ("application/openmetrics-text;q=0.00", False),
+        ("application/openmetrics-text;version=;;=;q", False),
+        ("x" * 10_000 + ";" * 10_000, False),
+    ],
+)
+def test_who_asks_for_openmetrics(accept: str, wanted: bool) -> None:
+    assert wants_openmetrics(accept) == wanted

@@ -32,6 +32,8 @@ for line in sys.stdin:
             telemetry.store_up(True)
         elif word == "down":
             telemetry.store_up(False)
+        elif word == "behind":
+            telemetry.clock_skew(-8.0)
         elif word == "rejected":
             telemetry.rejected("orders", "expired_token")
     telemetry.flush()
@@ -108,6 +110,18 @@ def test_a_killed_worker_keeps_its_counts_and_loses_its_gauges(tmp_path: Path, t
     assert found[REQUESTS] == found[TIMES] == 2
     assert found[CONNECTIONS] == 0
     assert found["tokengate_store_up{}"] == 1
+
+
+def test_a_clock_is_off_by_as_much_as_that_of_the_worker_which_is_furthest_off(
+    tmp_path: Path, telemetry: Telemetry
+) -> None:
+    name = "tokengate_clock_skew_seconds{}"
+    telemetry.clock_skew(3.0)
+    with Worker(tmp_path) as worker:
+        worker.tell("up")
+        assert samples(telemetry)[name] == 3
+        worker.tell("behind")
+        assert samples(telemetry)[name] == -8
 
 
 def test_a_restarted_worker_counts_on_where_the_killed_one_ended(tmp_path: Path, telemetry: Telemetry) -> None:

@@ -432,6 +432,53 @@ def test_an_expired_token_of_a_removed_key_is_not_called_expired_any_more() -> N
     refused(token(), "kid", verifier, NOW + 10**5)
 
 
+SAME = replace(RULES, issuer=OTHER)
+
+
+@pytest.mark.parametrize(
+    ("rules", "fresh", "error"),
+    [
+        ([SAME], [], InvalidToken),
+        ([SAME, RULES], [IDP], IssuerUnavailable),
+        ([SAME, replace(RULES, audience="others")], [], InvalidToken),
+        ([SAME, replace(RULES, roles_claim="groups")], [], None),
+        ([SAME, RULES], [], None),
+    ],
+)
+def test_issuers_that_are_taken_up_make_forget_what_others_rules_read_and_nothing_else(
+    rules: list[Any], fresh: list[str], error: type[Exception] | None
+) -> None:
+    others = issuers(RULES, SAME, loaded={IDP: keys(jwk("RS256")), OTHER: keys(jwk("ES256", "k2"))})
+    verifier = checker(others)
+    good = token(foreign_claims(groups=["admin"]))
+    elsewhere = token(foreign_claims(iss=OTHER), algorithm="ES256", kid="k2")
+    own = mint()
+    seen = [verifier.verify(each, NOW) for each in (good, elsewhere, own)]
+    verifier.forget_keys(others.take_up(rules, fresh))
+    assert verifier.verify(elsewhere, NOW) is seen[1]
+    assert verifier.verify(own, NOW) is seen[2]
+    if error is not None:
+        with pytest.raises(error):
+            verifier.verify(good, NOW)
+    else:
+        expected = ("admin",) if rules[1].roles_claim == "groups" else ("user",)
+        assert verifier.verify(good, NOW).roles == expected
+        assert (verifier.verify(good, NOW) is seen[0]) is (rules[1] == RULES)
+
+
+def test_without_other_issuers_their_tokens_are_anybodys() -> None:
+    others = issuers()
+    verifier = checker(others)
+    assert verifier.verify(token(), NOW).sub == "f-1"
+    verifier.forget_keys(others.take_up([], []))
+    verifier.accept(None)
+    refused(token(), None, verifier)
+    verifier.accept(others)
+    others.take_up([RULES], [IDP])
+    with pytest.raises(IssuerUnavailable):
+        verifier.verify(token(), NOW)
+
+
 def test_keys_that_come_back_alike_keep_what_they_verified() -> None:
     others = issuers()
     verifier = checker(others)

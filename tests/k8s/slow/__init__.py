@@ -1,0 +1,4 @@
+"""What takes too long for every change: what an API server, another linter and a root of Debian say.
+
+cluster     etcd and kube-apiserver, without controllers and nodes
+"""
