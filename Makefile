@@ -5,8 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint docs docs-generate bench soak chaos fuzz k8s-test k8s-apiserver-test k8s-tools image-size \
-	requirements release clean
+.PHONY: help demo test lint docs docs-generate bench soak chaos fuzz monitoring k8s-test k8s-apiserver-test k8s-tools \
+	image-size requirements release clean
 
 help:
 	@echo "make demo   serve the gateway, an embedded store and a sample backend with a page on this machine"
@@ -18,6 +18,7 @@ help:
 	@echo "make soak   a million requests, then four times what a worker can do; minutes"
 	@echo "make chaos  do every fault to Redis in turn under load, and print what came of it"
 	@echo "make fuzz   look for inputs that break a law, FUZZ_SECONDS=30 a target; FUZZ_TARGET=... chooses some"
+	@echo "make monitoring    make the dashboard and the copies of the alert rules anew"
 	@echo "make k8s-test      check the image, the manifests, the chart and the release, with what .ci/run leaves out"
 	@echo "make k8s-apiserver-test  apply the manifests to a kube-apiserver with etcd, which Go builds first; many minutes"
 	@echo "make k8s-tools     build helm, and kustomize where kubectl has none, for the tests of k8s/"
@@ -56,6 +57,9 @@ chaos: $(VENV)/.installed-test
 FUZZ_SECONDS ?= 30
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
+
+monitoring: | $(BIN)/python
+	$(BIN)/python k8s/monitoring/make.py
 
 K8S_TEST = TOKENGATE_K8S=slow $(BIN)/python -m pytest $(PYTEST_ARGS)
 k8s-test: $(VENV)/.installed-k8s

@@ -13,7 +13,20 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import chart, credentials, envoy, footprint, grants, machine, peers, report, slices, streams
+from benchmarks import (
+    chart,
+    credentials,
+    envoy,
+    footprint,
+    grants,
+    machine,
+    peers,
+    planning,
+    report,
+    scale,
+    slices,
+    streams,
+)
 from benchmarks.gateway import tokengate
 from benchmarks.measure import Load, Peer, Sample, run
 from benchmarks.report import BODIES, GET, HALF, OURS, TWO, UNCHECKED_ENVOY
@@ -37,6 +50,10 @@ Starts = dict[str, Callable[[], contextlib.AbstractContextManager[Peer]]]
 
 def main() -> int:
     """Print the tables; return 1 where a target is missed."""
+    words = sys.argv[1:]
+    for flag, command in (("--plan", planning.main), ("--scale", scale.main)):
+        if flag in words:
+            return command(words)
     given = _arguments()
     machine.raise_file_limit()
     results = load(given.from_file) if given.from_file else _run(given)
@@ -60,6 +77,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the run as JSON")
     parser.add_argument("--from", dest="from_file", type=Path, metavar="FILE", help="no run: take one that was saved")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.json, .md and .svg")
+    parser.add_argument("--scale", action="store_true", help="the constants of the capacity model instead")
+    parser.add_argument("--plan", action="store_true", help="pods and Redis for numbers of yours; --plan --help")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.seconds, given.only, given.loads = 3, 2, OURS, GET

@@ -30,17 +30,23 @@ def tokengate(
     live: bool = True,
     workers: int = 1,
     trusting: bool = False,
+    redis_url: str = "",
+    accounts: int = 0,
 ) -> Iterator[Peer]:
     """Run the gateway and sign in; requests carry a token that is verified and, if `live`, checked in the store.
 
     `target` and `store` are the ports of the backend and of Redis. `trusting` lets a proxy on this machine ask
-    /auth/verify about its own requests.
+    /auth/verify about its own requests. `redis_url` stands in for the Redis on `store`; `accounts` is the port of a
+    login webhook, in place of the users file.
     """
     home = folder / name.replace(" ", "-")
     home.mkdir()
     port, management = machine.free_port(), machine.free_port()
     config = home / "gateway.toml"
-    config.write_text(_config(port, management, target, store, credentials, live=live, trusting=trusting))
+    redis_url = redis_url or f"redis://127.0.0.1:{store}/0"
+    config.write_text(
+        _config(port, management, target, redis_url, credentials, live=live, trusting=trusting, accounts=accounts)
+    )
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--workers", str(workers)]
     cores = machine.cores()
     on = cores.two if workers > 1 else cores.one
@@ -72,15 +78,25 @@ def _sign_in(url: str) -> dict[str, object]:
 
 
 def _config(
-    port: int, management: int, target: int, store: int, credentials: Credentials, *, live: bool, trusting: bool
+    port: int,
+    management: int,
+    target: int,
+    redis_url: str,
+    credentials: Credentials,
+    *,
+    live: bool,
+    trusting: bool,
+    accounts: int,
 ) -> str:
+    users = f'provider = "users-file"\nusers_file = "{credentials.users}"'
+    webhook = f'provider = "webhook"\nwebhook_url = "http://127.0.0.1:{accounts}/login"'
     return f"""[server]
 bind = "127.0.0.1:{port}"
 trusted_proxies = {'["127.0.0.0/8"]' if trusting else "[]"}
 [management]
 bind = "127.0.0.1:{management}"
 [redis]
-url = "redis://127.0.0.1:{store}/0"
+url = "{redis_url}"
 [tokens]
 issuer = "{ISSUER}"
 audience = "{AUDIENCE}"
@@ -88,8 +104,7 @@ signing_keys = "{credentials.keys}"
 access_ttl = "{TTL:.0f}s"
 max_sessions_per_user = 0
 [identity]
-provider = "users-file"
-users_file = "{credentials.users}"
+{webhook if accounts else users}
 [limits]
 login_per_user = 0
 login_per_ip = 0

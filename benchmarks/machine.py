@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # a machine that is busy with something else is slow to start four workers
 AWAKE_SECONDS = 0.002  # for a process to have answered those who wait for it
 
 

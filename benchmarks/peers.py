@@ -42,6 +42,13 @@ def backend(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
     return _nginx(folder / "backend", server, http, machine.cores().rest)
 
 
+def accounts(folder: Path) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """Run a login webhook that takes every password, each time for another user; yield (port, pid)."""
+    answer = """'{"sub":"u-$request_id","roles":["user"]}'"""
+    server = f"location / {{ default_type application/json; return 200 {answer}; }}"
+    return _nginx(folder / "accounts", server, "", machine.cores().rest)
+
+
 @contextlib.contextmanager
 def nginx(folder: Path, target: int) -> Iterator[Peer]:
     """Plain nginx: the limit, with no authentication at all. Upgrades are passed on.
@@ -81,11 +88,11 @@ http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a Redis that keeps nothing on disk; yield (port, pid)."""
+def redis(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Run a Redis that keeps nothing on disk unless `options` say so; yield (port, pid)."""
     port = machine.free_port()
     command = [machine.required("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += ["--dir", str(folder)]
+    command += ["--dir", str(folder), *options]
     with machine.process(command, machine.listening(port), folder / "redis.log", on=machine.cores().rest) as pid:
         yield port, pid
 

@@ -42,6 +42,7 @@ WORDS: dict[Callable[..., Any] | None, str] = {  # what reads a value -> what it
     values.token_type: 'type, or `""`',
     values.collector_url: '`http(s)://` URL, or `""`',
     values.ratio: "number, 0 to 1",
+    values.token_digest: "`sha256:` and 64 hex digits",
     values.admin_token: '16 or more printable ASCII characters, or `""`',
 }
 

@@ -1,6 +1,6 @@
 """An authenticating reverse proxy: it signs users in, checks every request's token, and ends sessions at once.
 
-    cli         the command line
+    cli         the command line; operators: its part for who has access to Redis; terminal: what they share
     server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
     app         the composition root: the only file that knows every room
     tls         the certificate of the listener, replaced while it serves

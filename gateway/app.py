@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ from gateway.issuers import issuer_rules, key_sources, refetched, reporter
 from gateway.keys import Keys, Rings
 from gateway.parts import (
     access_log,
+    admin_digests,
     cookie_path,
     limits,
     make_cookies,
     open_exporter,
     open_provider,
     open_store,
+    open_trail,
     redis_endpoint,
     route_table,
 )
@@ -48,8 +52,9 @@ from gateway.sessions.clocks import Clocks
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
+from gateway.sessions.trail import AuditWriter
 from gateway.settings import Settings, SettingsError
-from gateway.telemetry import Telemetry, audit, new_request_id, set_level, valid_request_id
+from gateway.telemetry import Telemetry, audit, audit_sink, new_request_id, set_level, valid_request_id
 from gateway.telemetry.access import Lines
 from gateway.telemetry.spans import Sampler, step
 from gateway.tokens.access import AccessRule
@@ -64,6 +69,7 @@ from gateway.watch import LOOK_SECONDS, Watch
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 EXPORT_SECONDS = 2.0  # for the last spans, once nothing is served any more
+REMEMBERED_BYTES = 1024  # of a remembered token, on average: more than most have
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -107,9 +113,21 @@ class Worker:
         self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
         observe = store_observer(self.telemetry) if self.exporter is not None else self.telemetry.store
         self.store = open_store(settings, client, observe, self.epochs, self.liveness.is_down)
+        self.trail: AuditWriter | None = None
+        if settings.audit.stream:
+            trail = open_trail(settings, client, self.telemetry.store)
+            self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
         others = self.issuers if settings.issuers else None
-        self.verifier = Verifier(self.keys.keyring, tokens.issuer, tokens.audience, tokens.leeway, others=others)
+        self.verifier = Verifier(
+            self.keys.keyring,
+            tokens.issuer,
+            tokens.audience,
+            tokens.leeway,
+            max_entries=tokens.remembered,
+            max_bytes=tokens.remembered * REMEMBERED_BYTES,
+            others=others,
+        )
         sources = key_sources(settings.issuers, self.issuers, self.verifier)
         self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
@@ -143,12 +161,16 @@ class Worker:
         self.management = create_management(self._management())
         self.listening = False  # set by the server, whose listener comes last
         self._tasks: list[asyncio.Task[None]] = []
+        self._sinks = ExitStack()
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself.
 
         So does another issuer whose keys cannot be fetched: its tokens are answered 503 until they can.
         """
+        if self.trail is not None:
+            self.trail.start()
+            self._sinks.enter_context(audit_sink(self.trail.take))
         self.epochs.start()
         self.liveness.start()
         self.clocks.start()
@@ -166,6 +188,9 @@ class Worker:
         await self.clocks.close()
         await self.epochs.close()
         await self.liveness.close()
+        self._sinks.close()
+        if self.trail is not None:
+            await self.trail.close()
         await self.store.close()
         await self.provider.close()
         self.passwords.close()
@@ -238,7 +263,7 @@ class Worker:
     async def _flush(self) -> None:
         was_up = True
         while True:
-            self.telemetry.store_up(self.liveness.up)
+            self.telemetry.readiness(self.failing())
             if self.exporter is not None:
                 self.telemetry.spans(self.exporter.counts())
             self.telemetry.flush()
@@ -359,7 +384,7 @@ class Worker:
             telemetry=self.telemetry,
             failing=self.failing,
             reload_keys=self.reload_keys,
-            admin_token=self.settings.management.admin_token.get_secret_value(),
+            admins=lambda: admin_digests(self.settings),
             realm="management",
         )
 

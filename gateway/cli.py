@@ -13,34 +13,32 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway import __version__
+from gateway.operators import audit, hash_token, sessions
+from gateway.terminal import (
+    config_option,
+    explain,
+    load_settings,
+    plain,
+    print_table,
+    time_text,
+    told,
+    with_store,
+)
 
 if TYPE_CHECKING:
-    from gateway.sessions.store import Session, SessionStore
     from gateway.settings import Settings
     from gateway.tokens.keyring import KeyFile
     from gateway.tokens.schedule import Stage
 
-T = TypeVar("T")
-
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256")  # a test holds it against the keyring's
-
-_config = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="TOKENGATE_CONFIG",
-    show_envvar=True,
-    help="The TOML file; without one the environment alone counts.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,44 +50,44 @@ def main() -> None:
 @main.command()
 def demo() -> None:
     """Serve the gateway, an embedded store and a sample backend on this machine."""
-    with _told():
+    with told():
         from gateway.server import demo as run
 
         sys.exit(run())
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes, in place of server.workers.")
 def serve(path: Path | None, workers: int | None) -> None:
     """Serve until a signal ends it."""
-    with _told(path):
+    with told(path):
         from gateway.server import serve as run
 
-        settings = _load(path, {} if workers is None else {"TOKENGATE_SERVER__WORKERS": str(workers)})
+        settings = load_settings(path, {} if workers is None else {"TOKENGATE_SERVER__WORKERS": str(workers)})
         _check_files(settings)
         _check_tracing(settings)
         sys.exit(run(settings, path, settings.server.workers))
 
 
 @main.command()
-@_config
+@config_option
 def check(path: Path | None) -> None:
     """Validate the file and the keys, reach Redis and the JWKS; say what is wrong and where."""
-    with _told(path):
-        settings = _load(path)
+    with told(path):
+        settings = load_settings(path)
     click.echo(f"ok     configuration  {path or 'the environment'}")
     failed = False
     for name, run in _CHECKS.items():
         try:
-            click.echo(f"ok     {name:13}  {_plain(run(settings))}")
+            click.echo(f"ok     {name:13}  {plain(run(settings))}")
         except Exception as error:
             failed = True
-            lines = _explain(error)
+            lines = explain(error)
             if lines is None:
                 raise
             for line in lines:
-                click.echo(f"wrong  {name:13}  {_plain(line)}")
+                click.echo(f"wrong  {name:13}  {plain(line)}")
     sys.exit(1 if failed else 0)
 
 
@@ -109,7 +107,7 @@ def new_key(algorithm: str | None, directory: Path, *, refresh: bool) -> None:
     """
     if refresh and algorithm is not None:
         raise click.UsageError("give either --alg or --refresh: a refresh-token key has one algorithm")
-    with _told():
+    with told():
         from gateway.tokens.keyring import REFRESH_SUFFIX, generate, generate_refresh
 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,30 +119,30 @@ def new_key(algorithm: str | None, directory: Path, *, refresh: bool) -> None:
 
 
 @keys.command("list")
-@_config
+@config_option
 def list_keys(path: Path | None) -> None:
     """List the keys: which one signs, from when each does, and from when its file may be removed."""
-    with _told(path):
+    with told(path):
         from gateway.keys import key_files, listed
 
-        settings = _load(path)
+        settings = load_settings(path)
         with _named(settings):
             found = listed(settings, key_files(settings), time.time())
-        _table(
+        print_table(
             ("KID", "ALGORITHM", "KIND", "BORN", "SIGNS FROM", "STATE", "REMOVABLE AFTER"),
             [_key_row(stage, file) for stage, file in found],
         )
 
 
 @keys.command("prune")
-@_config
+@config_option
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def prune_keys(path: Path | None, *, dry_run: bool) -> None:
     """Remove the files of keys that no living token needs any more, and of no other; print their paths."""
-    with _told(path):
+    with told(path):
         from gateway.keys import key_files, listed
 
-        settings = _load(path)
+        settings = load_settings(path)
         with _named(settings):
             found = listed(settings, key_files(settings), time.time())
         for stage, file in found:
@@ -158,7 +156,7 @@ def prune_keys(path: Path | None, *, dry_run: bool) -> None:
 @main.command("hash-password")
 def hash_password() -> None:
     """Print the argon2id hash of a password, for a users file; read it from a prompt or from standard input."""
-    with _told():
+    with told():
         from gateway.identity import passwords
 
         if sys.stdin.isatty():
@@ -168,46 +166,6 @@ def hash_password() -> None:
         if "\n" in password:
             raise click.ClickException("a password is one line")
         click.echo(passwords.hash_password(password))
-
-
-@main.group()
-def sessions() -> None:
-    """Who is signed in."""
-
-
-@sessions.command("list")
-@click.argument("subject")
-@_config
-def list_sessions(subject: str, path: Path | None) -> None:
-    """List the sessions of a user, the most recently used first."""
-    with _told(path):
-        found = _with_store(_shared(_load(path)), lambda store: store.list(subject))
-        _table(
-            ("SESSION", "DEVICE", "IP", "CREATED", "LAST USED", "EXPIRES"),
-            [_row(session) for session in found],
-        )
-
-
-@sessions.command()
-@click.argument("session_id", required=False)
-@click.option("--subject", help="End all sessions of this user.")
-@_config
-def revoke(session_id: str | None, subject: str | None, path: Path | None) -> None:
-    """End one session, or all sessions of a user. To end what has ended already is no mistake."""
-    if (session_id is None) == (subject is None):
-        raise click.UsageError("give either a SESSION_ID or --subject")
-    with _told(path):
-        from gateway.telemetry import audit, configure_logging
-
-        settings = _shared(_load(path))
-        configure_logging(sys.stderr, settings.log.level)
-        if session_id is not None:
-            ended = int(_with_store(settings, lambda store: store.end(session_id)))
-            audit("session_revoked", session_id=session_id, by="cli", number=ended)
-        else:
-            ended = len(_with_store(settings, lambda store: store.end_all(subject or "")))
-            audit("sessions_revoked", subject=subject, by="cli", number=ended)
-        click.echo(f"{ended} ended")
 
 
 @main.command()
@@ -220,11 +178,13 @@ def schema() -> None:
 
 
 @main.command()
-def openapi() -> None:
+@click.option("--management", "of_management", is_flag=True, help="That of the management listener.")
+def openapi(of_management: bool) -> None:
     """Print the OpenAPI 3.1 description of the HTTP API."""
     from gateway.api.openapi import document
+    from gateway.api.openapi_management import management
 
-    click.echo(json.dumps(document(), indent=2))
+    click.echo(json.dumps(management() if of_management else document(), indent=2))
 
 
 # --- what `check` looks at: each returns what it found, or raises what is wrong ---
@@ -245,7 +205,7 @@ def _check_keys(settings: Settings) -> str:
         rings = load(settings, key_files(settings))
     signing, refresh = rings.access.signing_at(now), rings.refresh.signing_at(now)
     waiting = [
-        f"{key.kid} from {_time(int(due))} on"
+        f"{key.kid} from {time_text(int(due))} on"
         for ring in rings.by_kind().values()
         for key, due in ring.schedule.waiting(now)
     ]
@@ -307,7 +267,7 @@ def _check_tracing(settings: Settings) -> str:
 
 
 def _check_redis(settings: Settings) -> str:
-    _with_store(settings, lambda store: store.ping())
+    with_store(settings, lambda store: store.ping())
     return "answers"
 
 
@@ -334,39 +294,6 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
 }
 
 
-# --- what the commands share ---
-
-
-def _load(path: Path | None, overrides: Mapping[str, str] | None = None) -> Settings:
-    from gateway.settings import load
-
-    return load(path, {**os.environ, **(overrides or {})})
-
-
-def _shared(settings: Settings) -> Settings:
-    """Return settings whose store other processes see too. Raises ValueError."""
-    if settings.redis.url.get_secret_value().startswith("memory://"):
-        raise ValueError("redis.url: memory:// lives in the serving process; a store that this one can reach is needed")
-    return settings
-
-
-def _with_store(settings: Settings, ask: Callable[[SessionStore], Coroutine[Any, Any, T]]) -> T:
-    """Open the store, ask it and close it again. Raises StoreUnavailable, SettingsError, OSError."""
-    from gateway.parts import open_store, redis_endpoint
-    from gateway.sessions.connect import open_client
-
-    endpoint = redis_endpoint(settings)
-
-    async def run() -> T:
-        store = open_store(settings, open_client(endpoint, settings.redis.timeout))
-        try:
-            return await ask(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
-
-
 @contextmanager
 def _named(settings: Settings) -> Iterator[None]:
     """Say in which directory a bad key lies."""
@@ -376,41 +303,6 @@ def _named(settings: Settings) -> Iterator[None]:
         yield
     except BadKey as error:
         raise ValueError(f"tokens.signing_keys: {settings.tokens.signing_keys}: {error}") from None
-
-
-@contextmanager
-def _told(path: Path | None = None) -> Iterator[None]:
-    """Turn what an operator can mend into lines and exit status 1; a defect of ours keeps its traceback."""
-    try:
-        yield
-    except Exception as error:
-        lines = _explain(error)
-        if lines is None:
-            raise
-        for line in lines:
-            click.echo(_plain(f"{path}: {line}" if path else line), err=True)
-        sys.exit(1)
-
-
-def _explain(error: Exception) -> list[str] | None:
-    """Return what an operator can mend, None for a defect or for click's own exceptions."""
-    from gateway.errors import StoreUnavailable
-    from gateway.settings import SettingsError
-
-    match error:
-        case SettingsError():
-            return error.lines
-        case StoreUnavailable():
-            return [f"Redis does not answer: {error.reason}"]
-        case ValueError() | OSError():
-            return [_reason(error)]
-    return None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _write_key(directory: Path, file: KeyFile) -> Path:
@@ -432,28 +324,12 @@ def _key_row(stage: Stage, file: KeyFile) -> tuple[str, ...]:
     from gateway.tokens.keyfile import time_in
 
     key = stage.key
-    born = _time(int(key.born)) + (" (of the file)" if time_in(file.name) is None else "")
-    begin = "-" if stage.signs_from is None else _time(int(stage.signs_from))
-    over = "-" if stage.removable_after is None else _time(int(stage.removable_after))
+    born = time_text(int(key.born)) + (" (of the file)" if time_in(file.name) is None else "")
+    begin = "-" if stage.signs_from is None else time_text(int(stage.signs_from))
+    over = "-" if stage.removable_after is None else time_text(int(stage.removable_after))
     return (key.kid, key.algorithm, stage.kind, born, begin, stage.state, over)
 
 
-def _row(session: Session) -> tuple[str, ...]:
-    times = (session.created_at, session.last_used_at, session.expires_at)
-    return (session.id, session.device or "-", session.ip or "-", *map(_time, times))
-
-
-def _time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}" if seconds else "never"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [[_plain(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _plain(text: str) -> str:
-    """Return a text that says nothing to a terminal: devices and addresses are what a client sent."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+main.add_command(audit)
+main.add_command(hash_token)
+main.add_command(sessions)

@@ -50,9 +50,9 @@ class Gate:
 
     `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
     lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
-    `mark_used(session_id, counter)` is called once for each token that this worker sees first: it is
-    what makes the refresh token handed out with it count as used (rotation table). `issuer_keys` fetches the keys
-    of other issuers, None where there are none.
+    `mark_used(session_id, counter)` is called once for each token that this worker sees first and the store does not
+    know to be used: it is what makes the refresh token handed out with it count as used (rotation table).
+    `issuer_keys` fetches the keys of other issuers, None where there are none.
     """
 
     __slots__ = (
@@ -225,6 +225,9 @@ class Gate:
 
     def _mark(self, claims: Claims) -> None:
         claims.memo["used"] = True
+        keys: LiveKeys | None = claims.memo.get("live")
+        if keys is not None and keys.is_used(claims.n):  # the live check has just read it: another worker was first
+            return
         task = asyncio.get_running_loop().create_task(self._mark_now(claims))
         self._marking.add(task)  # the loop keeps only weak references to tasks
         task.add_done_callback(self._marking.discard)

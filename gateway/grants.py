@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from gateway.attempts import Attempts, Limits
 from gateway.errors import (
@@ -30,7 +31,7 @@ from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
 from gateway.sessions.store import Rotation, SessionStore, Unconfirmed
-from gateway.telemetry import Telemetry, audit
+from gateway.telemetry import Cause, Telemetry, audit
 from gateway.tokens.claims import Claims
 from gateway.tokens.foreign import IssuerRules, Issuers
 from gateway.tokens.refresh import RefreshToken, RefreshTokens
@@ -195,15 +196,13 @@ class Grants:
         elif outcome in _SERVED:
             audit("refresh", outcome=outcome.value, **told)
 
-    async def logout(self, session_id: str, *, subject: str = "", ip: str = "", request_id: str = "") -> None:
+    async def logout(self, session_id: str, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """End the caller's own session; one that is over already is no error. Raises StoreUnavailable."""
         if await self._store.end(session_id):
             self._telemetry.session("ended")
-        audit("logout", session_id=session_id, subject=subject, ip=ip, request_id=request_id)
+        audit("logout", session_id=session_id, subject=subject, **cause)
 
-    async def end_session(
-        self, session_id: str, *, owner: str | None = None, by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def end_session(self, session_id: str, *, owner: str | None = None, **cause: Unpack[Cause]) -> None:
         """End one session, of `owner` alone unless that is None.
 
         Raises NotFound where there is none, alike for another user's session. Raises StoreUnavailable.
@@ -213,18 +212,16 @@ class Grants:
             await self._store.end(session_id)  # it may have ended a moment ago, with too few replicas
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
-        told = {"session_id": session_id, "subject": session.subject, "by": by, "ip": ip, "request_id": request_id}
+        told = {"session_id": session_id, "subject": session.subject}
         try:
             if await self._store.end(session_id):
                 self._telemetry.session("ended")
         except Unconfirmed:
-            audit("session_revoked", outcome="unconfirmed", **told)
+            audit("session_revoked", outcome="unconfirmed", **told, **cause)
             raise
-        audit("session_revoked", **told)
+        audit("session_revoked", **told, **cause)
 
-    async def end_sessions(
-        self, subject: str, *, keep: str = "", by: str, ip: str = "", request_id: str = ""
-    ) -> list[str]:
+    async def end_sessions(self, subject: str, *, keep: str = "", **cause: Unpack[Cause]) -> list[str]:
         """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable.
 
         For a user of another issuer who is to keep none, the tokens of that issuer are void too: they would
@@ -233,24 +230,23 @@ class Grants:
         rules = self._namespace(subject)
         if rules is not None and not keep:
             await self._set_not_before(rules, subject.removeprefix(rules.exchange_prefix))
-        return await self._end_all(subject, keep, {"subject": subject, "by": by, "ip": ip, "request_id": request_id})
+        return await self._end_all(subject, keep, "", cause)
 
-    async def _end_all(self, subject: str, keep: str, told: dict[str, str]) -> list[str]:
+    async def _end_all(self, subject: str, keep: str, issuer: str, cause: Cause) -> list[str]:
         try:
             ended = await self._store.end_all(subject, keep)
         except Unconfirmed as error:
-            audit("sessions_revoked", number=len(error.done), outcome="unconfirmed", **told)
+            told = {"subject": subject, "issuer": issuer, "outcome": "unconfirmed"}
+            audit("sessions_revoked", number=len(error.done), **told, **cause)
             raise
         self._telemetry.session("ended", len(ended))
-        audit("sessions_revoked", number=len(ended), **told)
+        audit("sessions_revoked", subject=subject, issuer=issuer, number=len(ended), **cause)
         return ended
 
-    async def revoke_token(
-        self, token_id: str, expires_at: int, *, subject: str = "", by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def revoke_token(self, token_id: str, expires_at: int, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """Put one access token on the blacklist. Raises StoreUnavailable, ValueError for what is no token id."""
         await self._store.revoke_token(token_id, expires_at)
-        audit("token_revoked", token_id=token_id, subject=subject, by=by, ip=ip, request_id=request_id)
+        audit("token_revoked", token_id=token_id, subject=subject, **cause)
 
     async def logout_foreign(self, claims: Claims, *, ip: str = "", request_id: str = "") -> None:
         """Revoke the caller's own token of another issuer. Raises StoreUnavailable."""
@@ -258,9 +254,7 @@ class Grants:
             await self._store.revoke_token(claims.foreign.token_id, claims.exp)
             audit("logout", token_id=claims.foreign.token_id, subject=claims.sub, ip=ip, request_id=request_id)
 
-    async def void_foreign(
-        self, issuer: str, subject: str, *, issued_at: int = 0, by: str, ip: str = "", request_id: str = ""
-    ) -> None:
+    async def void_foreign(self, issuer: str, subject: str, *, issued_at: int = 0, **cause: Unpack[Cause]) -> None:
         """Void all tokens that another issuer gave a user until now, and end the sessions they were exchanged for.
 
         `subject` is the user as the issuer names them. `issued_at` is the time of a token that must be among
@@ -274,11 +268,10 @@ class Grants:
         except ValueError:
             raise InvalidRequest("the subject is none that a token can have") from None
         await self._set_not_before(rules, subject, issued_at)  # first: what is exchanged from here on is refused
-        told = {"subject": subject, "reason": f"tokens of {issuer}", "by": by, "ip": ip, "request_id": request_id}
         if rules.exchange_prefix:
-            await self._end_all(rules.exchange_prefix + subject, "", told)
+            await self._end_all(rules.exchange_prefix + subject, "", issuer, cause)
         else:
-            audit("sessions_revoked", **told)
+            audit("sessions_revoked", subject=subject, issuer=issuer, **cause)
 
     def knows_issuer(self, issuer: str) -> bool:
         """Tell whether this is one of the other issuers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.store import SessionPolicy, SessionStore
+from gateway.sessions.trail import AuditTrail
 from gateway.settings import Settings, SettingsError, read_users
 from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
@@ -81,6 +83,19 @@ def open_store(
         epochs=epochs,
         is_down=is_down,
     )
+
+
+def open_trail(settings: Settings, client: Any, observe: Callable[[str, float], None] | None = None) -> AuditTrail:
+    """Return the audit trail of these settings over a client (connect.open_client)."""
+    audit, redis = settings.audit, settings.redis
+    return AuditTrail(client, redis.prefix, redis.timeout, audit.max_len, audit.retention, observe=observe)
+
+
+def admin_digests(settings: Settings) -> dict[str, bytes]:
+    """Return the SHA-256 digests of the admin tokens, by whose they are: "admin", or "admin:NAME"."""
+    token, named = settings.management.admin_token.get_secret_value(), settings.management.admin_tokens
+    own = {"admin": hashlib.sha256(token.encode()).digest()} if token else {}
+    return own | {f"admin:{name}": bytes.fromhex(digest.removeprefix("sha256:")) for name, digest in named.items()}
 
 
 def open_provider(settings: Settings) -> Provider:

@@ -39,7 +39,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
     "log": None,
-    "management": ("admin_token", "admin_token_file"),
+    "management": ("admin_token", "admin_token_file", "admin_tokens", "admin_tokens_file"),
     "tracing": ("sample_ratio", "parents"),
     "server": (
         "trusted_proxies",

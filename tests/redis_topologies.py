@@ -265,7 +265,7 @@ def _bus_port() -> int:
 
 USER, PASSWORD = "gate", "s3cret:/@ word"
 RIGHTS = """-@all +hello +auth +select +ping +client|setname +time +get +mget +set +del +exists +persist +pexpireat
-    +pttl +zadd +zrange +zrem +eval +evalsha +wait +asking +cluster|slots""".split()  # noqa: SIM905  # as in docs
+    +pttl +zadd +zrange +zrem +eval +evalsha +wait +xadd +xtrim +xrange +asking +cluster|slots""".split()  # noqa: SIM905  # as in docs
 
 
 @dataclass

@@ -10,7 +10,7 @@ verify      /auth/verify: forward-auth for other proxies
 admin       the admin API
 health      livez, readyz, metrics
 management  the application of the management listener
-openapi     the public API as an OpenAPI document
+openapi     the public API as an OpenAPI document; openapi_management: the management listener's
 services    what the public API is made of
 answers     how a request reaches a handler and an outcome becomes an answer
 body        reading a request's body, bounded and with one reading only

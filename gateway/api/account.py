@@ -18,6 +18,7 @@ from gateway.api.login import MAX_PASSWORD
 from gateway.api.services import Services, client_ip, request_id, user_agent
 from gateway.errors import GatewayError, Headers, InvalidCredentials, InvalidGrant, InvalidRequest, NoRoute, answer
 from gateway.sessions.record import Session
+from gateway.telemetry import Cause
 from gateway.web import account, page
 
 ROUTE = "account"
@@ -124,7 +125,8 @@ async def _sign_out(services: Services, request: Request, given: body.Parameters
     session = await _session(services, request)
     if session is None:
         raise InvalidGrant("no cookie")
-    grants, who = services.grants, {"by": "user", "ip": client_ip(request), "request_id": request_id(request)}
+    grants = services.grants
+    who: Cause = {"by": "user", "ip": client_ip(request), "request_id": request_id(request)}
     match given.get("do"):
         case "end" if body.required(given, "id") != session.id:
             await grants.end_session(given["id"], owner=session.subject, **who)

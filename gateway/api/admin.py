@@ -1,4 +1,8 @@
-"""The admin API of the management listener: anyone's sessions, any token, the keys."""
+"""The admin API of the management listener: anyone's sessions, any token, the keys.
+
+Every call leaves an audit line: by which token (`by`, proven), for whom and why (`who`, `reason`, as the headers
+X-Admin-Actor and X-Admin-Reason say).
+"""
 
 from __future__ import annotations
 
@@ -6,48 +10,62 @@ import hashlib
 import hmac
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import body
-from gateway.api.answers import Handler, empty, header_values, json_answer
+from gateway.api.answers import Handler, empty, header_values, json_answer, only_header
 from gateway.api.services import client_ip, describe, request_id
-from gateway.errors import BadKeys, Forbidden, InvalidRequest
-from gateway.telemetry import audit
+from gateway.errors import BadKeys, Forbidden, InvalidRequest, NoRoute
+from gateway.telemetry import Cause, audit
 from gateway.tokens.keyfile import BadKey
 
 if TYPE_CHECKING:
     from gateway.api.management import Management
 
 _TOKEN_ID = re.compile(r"[!-~]{1,255}")
+_ACTOR, _REASON = b"x-admin-actor", b"x-admin-reason"
+_MAX_SAID = 200  # characters, less than a line of the audit trail keeps of a field
 _MAX_DATE = 2**40  # Unix seconds; far beyond any token, well within what the store counts in
 
 _LOG = logging.getLogger("gateway.api")
 
 
 def guarded(handler: Handler) -> Handler:
-    """Return the handler behind the admin token (RFC 6750 2.1)."""
+    """Return the handler behind the admin tokens (RFC 6750 2.1); where there are none, there is nothing."""
 
     async def behind(site: Management, request: Request) -> Response:
-        check_admin(site, request)
+        if not site.admins():
+            raise NoRoute
+        by = check_admin(site, request)
+        request.state.cause = _cause(by, request)
         return await handler(site, request)
 
     return behind
 
 
-def check_admin(site: Management, request: Request) -> None:
-    """Raise Forbidden unless the request carries the admin token, in a time that tells nothing about it."""
+def check_admin(site: Management, request: Request) -> str:
+    """Raise Forbidden unless the request carries an admin token; else return whose: "admin", or "admin:NAME".
+
+    The time it takes tells nothing about a token, nor which of them it is: all are compared, by their digests.
+    """
     values = header_values(request, b"authorization")
     scheme, _, token = (values[0] if len(values) == 1 else b"").partition(b" ")
-    right = hmac.compare_digest(hashlib.sha256(token).digest(), hashlib.sha256(site.admin_token.encode()).digest())
-    if not right or scheme.lower() != b"bearer" or not site.admin_token:
+    presented, found = hashlib.sha256(token).digest(), ""
+    for by, digest in site.admins().items():
+        if hmac.compare_digest(presented, digest):
+            found = by
+    if not found or scheme.lower() != b"bearer":
         raise Forbidden("admin token")
+    return found
 
 
 async def list_sessions(site: Management, request: Request) -> Response:
-    sessions = await site.store.list(request.path_params["subject"])
+    subject = request.path_params["subject"]
+    sessions = await site.store.list(subject)
+    audit("sessions_listed", subject=subject, number=len(sessions), **_by(request))
     return json_answer({"sessions": [describe(session) for session in sessions]})
 
 
@@ -113,5 +131,25 @@ def _known(site: Management, issuer: str) -> str:
     return issuer
 
 
-def _by(request: Request) -> dict[str, Any]:
-    return {"by": "admin", "ip": client_ip(request), "request_id": request_id(request)}
+def _by(request: Request) -> Cause:
+    """Return what `guarded` found: by whom and why a request of an operator came."""
+    cause: Cause = request.state.cause
+    return cause
+
+
+def _cause(by: str, request: Request) -> Cause:
+    """Raises InvalidRequest for a header that is none of a plain line."""
+    who, reason = _said(request, _ACTOR), _said(request, _REASON)
+    return {"by": by, "who": who, "reason": reason, "ip": client_ip(request), "request_id": request_id(request)}
+
+
+def _said(request: Request, name: bytes) -> str:
+    try:
+        text = (only_header(request, name) or b"").decode("utf-8").strip(" ")
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"the header {name.decode()} is not UTF-8") from None
+    if not text.isprintable():
+        raise InvalidRequest(f"the header {name.decode()} has control characters")
+    if len(text) > _MAX_SAID:
+        raise InvalidRequest(f"the header {name.decode()} has more than {_MAX_SAID} characters")
+    return text

@@ -28,6 +28,6 @@ async def readyz(site: Management, request: Request) -> Response:
 
 
 async def metrics(site: Management, request: Request) -> Response:
-    site.telemetry.store_up("redis" not in site.failing())  # what was told last may be a second old
+    site.telemetry.readiness(list(site.failing()))  # what was told last may be a second old
     openmetrics = wants_openmetrics(b",".join(header_values(request, b"accept")).decode("latin-1"))
     return text_answer(site.telemetry.render(openmetrics=openmetrics), OPENMETRICS if openmetrics else CONTENT_TYPE)

@@ -37,8 +37,9 @@ class Management:
     """What the management API needs; made by app.py.
 
     `failing()` names what keeps this replica from being ready. `reload_keys()` reads the key directory
-    again and returns what to tell of it; it raises BadKey and changes nothing where a file is bad. Without
-    an `admin_token` there is no admin API.
+    again and returns what to tell of it; it raises BadKey and changes nothing where a file is bad. `admins()` returns
+    the SHA-256 digests of the admin tokens by whose they are, "admin" or "admin:NAME"; a reload may change them.
+    Without any there is no admin API.
     """
 
     grants: Grants
@@ -47,11 +48,11 @@ class Management:
     telemetry: Telemetry
     failing: Callable[[], Iterable[str]]
     reload_keys: Callable[[], Awaitable[Mapping[str, Any]]]
-    admin_token: str = field(default="", repr=False)
+    admins: Callable[[], Mapping[str, bytes]] = field(default=dict, repr=False)
     realm: str = "tokengate"
     clock: Callable[[], float] = time.time
 
 
 def create_management(site: Management) -> Starlette:
     """Return the application of contract section 7."""
-    return application(site, {**HEALTH, **ADMIN} if site.admin_token else HEALTH)
+    return application(site, {**HEALTH, **ADMIN})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +21,7 @@ from gateway.errors import (
 )
 from gateway.gate import Gate, require
 from gateway.grants import Grants
+from gateway.telemetry import Cause
 from gateway.tokens.claims import Claims
 from gateway.tokens.metadata import server_metadata
 from gateway.tokens.refresh import RefreshTokens
@@ -43,7 +46,7 @@ class Revoker:
         self._gate = gate
         self._refresh_tokens = refresh_tokens
 
-    async def revoke(self, token: str, now: float, *, by: str, ip: str = "", request_id: str = "") -> None:
+    async def revoke(self, token: str, now: float, **cause: Unpack[Cause]) -> None:
         """Raises StoreUnavailable, and IssuerUnavailable for a token of an issuer whose keys were never there.
 
         A token that was never valid needs no revocation. Its times are not looked at: another replica's clock, by
@@ -52,11 +55,11 @@ class Revoker:
         try:
             presented = self._refresh_tokens.read(token, now)
         except InvalidGrant:
-            await self._revoke_access(token, by, ip, request_id)
+            await self._revoke_access(token, cause)
         else:
-            await self._grants.logout(presented.session_id, ip=ip, request_id=request_id)
+            await self._grants.logout(presented.session_id, **cause)
 
-    async def _revoke_access(self, token: str, by: str, ip: str, request_id: str) -> None:
+    async def _revoke_access(self, token: str, cause: Cause) -> None:
         try:
             claims = await self._gate.verify_patiently(token.encode())
         except (EarlyToken, ExpiredToken) as error:
@@ -64,7 +67,7 @@ class Revoker:
         except Unauthorized:
             return
         token_id = claims.foreign.token_id if claims.foreign is not None else claims.jti
-        await self._grants.revoke_token(token_id, claims.exp, subject=claims.sub, by=by, ip=ip, request_id=request_id)
+        await self._grants.revoke_token(token_id, claims.exp, subject=claims.sub, **cause)
 
 
 async def introspect(services: Services, request: Request) -> Response:

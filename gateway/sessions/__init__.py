@@ -10,6 +10,7 @@ useragent.py  what browsers say again and again of themselves, shortened
 epochs.py     whether Redis still has what it had: a store that was rolled back lets nobody in
 clocks.py     how far this machine's clock is from that of Redis
 store.py      login, rotate, revoke, list, rate limits: one Lua script each, atomic
+trail.py      the audit trail, as a stream
 liveness.py   "is this session alive, this token not revoked?", batched by event-loop tick
 wire.py       the kept connection that those batches travel on; cluster_wire.py, those of a cluster
 link.py       one such connection, from its greeting to its loss

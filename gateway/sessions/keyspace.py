@@ -10,6 +10,8 @@
 |                                   |        | this subject at or before it is void      | a token                   |
 | <prefix>:{p}:attempt:<kind>:<h>   | string | a rate limit's state                      | a full allowance          |
 | <prefix>:{p}:fence                | string | 1: what WAIT waits for (wait_replicas)    | the wait                  |
+| <prefix>:{0}:audit                | stream | the newest lines of the audit trail       | the newest of them, by    |
+|                                   |        | (trail.py), where audit.stream is on      | audit.retention           |
 | <prefix>:{p}:epoch                | string | since when the partition is whole, and    | none                      |
 |                                   |        | how much has ended since (epochs.py)      |                           |
 
@@ -87,6 +89,10 @@ class Keyspace:
 
     def epoch(self, digit: str) -> bytes:
         return b"%b:{%b}:epoch" % (self._prefix, digit.encode())
+
+    def audit(self) -> bytes:
+        """Return the one stream of the audit trail, in a partition that is always the same."""
+        return b"%b:{0}:audit" % self._prefix
 
     def fence(self, digit: str) -> bytes:
         return b"%b:{%b}:fence" % (self._prefix, digit.encode())

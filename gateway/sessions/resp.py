@@ -21,7 +21,7 @@ _LENGTH_BEGUN = re.compile(rb"\$?(?:-?|-1\r?|\d{1,5}\r?)")
 _INTEGER = re.compile(rb":\d{1,10}\r\n")
 _EPOCH = re.compile(rb"(\d{10}) ")  # what a record and an epoch begin with (epochs.py)
 # record.py: epoch, counter, created, age, used, life
-_ENDS = re.compile(rb"\$\d{1,5}\r\n\d{10} \d{1,15} (\d{1,15}) (\d{1,15}) \d{1,15} (\d{1,15}) ")
+_HEAD = re.compile(rb"\$\d{1,5}\r\n\d{10} (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15}) ")
 _OWNED = re.compile(rb"(\d{10}) (?:\d+ ){5}([^\n]+)\n")  # and of a session whole: its epoch, whose it is
 _MOMENT = re.compile(rb"\d{1,16}")
 _MAX_VALUE = 72 * 1024  # bytes; the longest record (record.py)
@@ -109,11 +109,22 @@ class LiveKeys:
 
         -inf where that is not known, and for what is no session.
         """
-        found = _ENDS.match(self.usual) if self.kind is Kind.SESSION and self.also is None else None
+        found = self._record()
         if found is None:
             return -math.inf
-        created, age, life = map(int, found.groups())
+        _, created, age, _, life = map(int, found.groups())
         return created + age + life if life else math.inf
+
+    def is_used(self, counter: int) -> bool:
+        """Whether the record that was last seen alive says that a token of this counter was used, or is past it.
+
+        False where that is not known. What it says stays true: a use is never taken back.
+        """
+        found = self._record()
+        return found is not None and (int(found[1]) > counter or (int(found[1]) == counter and found[4] != b"0"))
+
+    def _record(self) -> re.Match[bytes] | None:
+        return _HEAD.match(self.usual) if self.kind is Kind.SESSION and self.also is None else None
 
     def judge(self, first: bytes | None, second: bytes | None, born: bytes) -> Verdict:
         """Return what the values of the two keys mean in an epoch that began at `born` (ten digits, b"" = unknown)."""

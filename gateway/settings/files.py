@@ -24,10 +24,11 @@ SECRETS = (
     ("redis", "password"),
     ("redis", "sentinel_password"),
     ("management", "admin_token"),
+    ("management", "admin_tokens"),
     ("introspection", "clients"),
     ("tracing", "headers"),
 )
-_TABLES = ("clients", "headers")  # those that are TOML
+_TABLES = ("admin_tokens", "clients", "headers")  # the files of these are TOML
 
 KeyFileRow = tuple[str, bytes, float]
 

@@ -31,10 +31,12 @@ from gateway.settings.values import (
     OptionalToken,
     Ratio,
     RedisUrl,
+    Retention,
     Size,
     Text,
     Timeout,
     Token,
+    TokenDigest,
     Window,
     decoded,
     listed,
@@ -97,6 +99,13 @@ class Management(Section):
     """The bearer token of the admin API, at least 16 characters; without one the admin API is off."""
     admin_token_file: Path | None = None
     """A file with the admin token, read again when it changes."""
+    admin_tokens: Annotated[dict[Token, TokenDigest], BeforeValidator(decoded)] = Field(
+        default_factory=dict, repr=False
+    )
+    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their name in
+    `by`."""
+    admin_tokens_file: Path | None = None
+    """A file with such lines (TOML), read again when it changes."""
 
 
 class Redis(Section):
@@ -168,6 +177,8 @@ class Tokens(Section):
     """How long a refresh token still works after its successor was used."""
     max_sessions_per_user: Annotated[Number, Field(ge=0)] = 50
     """One more ends the session least recently used; 0 = no limit."""
+    remembered: Annotated[Number, Field(ge=1)] = 65536
+    """Verified tokens that a worker remembers, some 3 KiB each; one that it had to forget is verified again."""
 
 
 class Cookies(Section):
@@ -263,6 +274,19 @@ class Tracing(Section):
     """Spans of a worker that wait for the collector; one more is dropped, and counted."""
 
 
+class Audit(Section):
+    """Where the audit trail goes beside the log."""
+
+    stream: bool = False
+    """Whether its lines are kept in Redis too, in one stream for all replicas (`<prefix>:{0}:audit`), which
+    `tokengate audit` reads. No request waits for it or fails for it."""
+    max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
+    """About how many entries the stream keeps, some 400 bytes each."""
+    retention: Retention = written("30d")
+    """How old an entry may be when another is written, by the time of Redis; older ones are cut then, and the stream ends
+    when nothing was written for so long."""
+
+
 class Settings(BaseSettings):
     """The whole configuration. Only `load` sees the environment: an instance is what it was given."""
 
@@ -284,6 +308,7 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     log: Log = Field(default_factory=Log)
     tracing: Tracing = Field(default_factory=Tracing)
+    audit: Audit = Field(default_factory=Audit)
     issuers: tuple[Issuer, ...] = ()
     identity_headers: dict[Token, Text] = Field(default_factory=IDENTITY_HEADERS.copy)
     """The header sent to backends = the claim that it carries."""

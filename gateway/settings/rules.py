@@ -5,6 +5,7 @@ Each rule yields lines `key: what was found; what is allowed`. All of them are t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -44,6 +45,17 @@ def listeners(settings: Settings) -> Lines:
         yield "server.proxy_protocol: found true beside server.tls_*; the proxy in front ends TLS, so false is allowed"
     if server.proxy_protocol and not server.trusted_proxies:
         yield "server.proxy_protocol: found true without server.trusted_proxies, who alone may connect then"
+
+
+def admins(settings: Settings) -> Lines:
+    """Each token is one admin's, so that the audit trail names who it was."""
+    section = settings.management
+    seen = {f"sha256:{hashlib.sha256(section.admin_token.get_secret_value().encode()).hexdigest()}": "admin_token"}
+    for name, digest in section.admin_tokens.items():
+        if digest in seen:
+            other = f"management.{seen[digest]}"
+            yield f"management.admin_tokens.{name}: is the token of {other} too; one of its own is allowed"
+        seen.setdefault(digest, f"admin_tokens.{name}")
 
 
 def redis(settings: Settings) -> Lines:
@@ -217,6 +229,7 @@ def _is_under(path: str, prefix: str) -> bool:
 
 _RULES: tuple[Callable[[Settings], Lines], ...] = (
     listeners,
+    admins,
     redis,
     lifetimes,
     issuers,

@@ -24,6 +24,7 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 3.3
 _HOSTNAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _ROUTE_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")  # RFC 3986 pchar without escapes and `;`
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -259,6 +260,12 @@ def admin_token(value: SecretStr) -> SecretStr:
     return value
 
 
+def token_digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError("sha256: and 64 hex digits are allowed; `tokengate hash-token` makes them")
+    return value
+
+
 def listed(value: object) -> object:
     """Read a list that the environment gave as text: JSON, or words between commas."""
     if not isinstance(value, str):
@@ -344,6 +351,7 @@ FetchTimeout = Annotated[float, BeforeValidator(duration), _within(duration, "10
 RefreshInterval = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "1d"), _DURATION_SCHEMA]
 TokenLife = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "90d"), _DURATION_SCHEMA]
 Window = Annotated[float, BeforeValidator(duration), _within(duration, "0s", "5m"), _DURATION_SCHEMA]
+Retention = Annotated[float, BeforeValidator(duration), _within(duration, "1m", "3650d"), _DURATION_SCHEMA]
 Lifetime = Annotated[float, BeforeValidator(duration), _within(duration, "1s", "36500d"), _DURATION_SCHEMA]
 LifetimeOrNever = Annotated[float, BeforeValidator(lifetime), _DURATION_SCHEMA]
 Size = Annotated[int, BeforeValidator(size), _SIZE_SCHEMA]
@@ -372,3 +380,4 @@ Text = Annotated[str, PlainValidator(text), WithJsonSchema({"type": "string", "m
 OptionalText = Annotated[str, PlainValidator(optional_text), WithJsonSchema({"type": "string", "maxLength": 255})]
 TokenType = Annotated[str, PlainValidator(token_type), _TEXT_SCHEMA]
 AdminToken = Annotated[SecretStr, AfterValidator(admin_token)]
+TokenDigest = Annotated[str, PlainValidator(token_digest), _TEXT_SCHEMA]

@@ -3,6 +3,7 @@
 metrics     counting, cheap enough for every request; the text that Prometheus scrapes
 series      the table of all metrics, and how several workers' numbers become one
 slots       the files through which the workers of one server see each other's numbers
+process     what the kernel says of this process
 logs        one JSON object a line, and the audit line
 redaction   the net under the logs: what looks like a secret is blotted out
 request_id  naming a request
@@ -11,16 +12,18 @@ tracing     spans on their way to a collector; the one importer of OpenTelemetry
 access      the access log
 """
 
-from gateway.telemetry.logs import audit, configure_logging, set_level
+from gateway.telemetry.logs import Cause, audit, audit_sink, configure_logging, set_level
 from gateway.telemetry.metrics import CONTENT_TYPE, OPENMETRICS, Meter, Telemetry, wants_openmetrics
 from gateway.telemetry.request_id import new_request_id, valid_request_id
 
 __all__ = (
     "CONTENT_TYPE",
     "OPENMETRICS",
+    "Cause",
     "Meter",
     "Telemetry",
     "audit",
+    "audit_sink",
     "configure_logging",
     "new_request_id",
     "set_level",

@@ -7,10 +7,13 @@ that one event is one line whatever a client sent. Writing a line never raises.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, TypedDict
 
 import orjson
 
@@ -29,6 +32,7 @@ AuditEvent = Literal[
     "logout",
     "session_revoked",
     "sessions_revoked",
+    "sessions_listed",
     "token_revoked",
     "keys_reloaded",
     "store_rolled_back",
@@ -36,6 +40,20 @@ AuditEvent = Literal[
 _ROUTINE: Final = frozenset(("refresh",))  # too many to keep by default
 
 _audit = logging.getLogger("gateway.audit")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f]")  # JSON escapes them by itself
+
+AuditFields = dict[str, str]  # a line of the audit trail, `ts` and `event` among its fields
+
+
+class Cause(TypedDict, total=False):
+    """By whom and why something is done. `by` is what is proven, `who` and `reason` are what was said."""
+
+    by: str
+    who: str
+    reason: str
+    ip: str
+    request_id: str
+
 
 # What every record has, and uvicorn's copy of the message with terminal colours, are no fields of a line.
 _RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "audit"}
@@ -44,13 +62,46 @@ _RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "ascti
 def audit(event: AuditEvent, **fields: str | int | None) -> None:
     """Write an audit line: who did what to whose session, from where, and why.
 
-    The fields are of: subject, session_id, token_id, ip, request_id, reason, by, outcome, number,
+    The fields are of: subject, session_id, token_id, issuer, ip, request_id, reason, by, who, outcome, number,
     partition. Empty ones are left out. `refresh` is written at debug level only.
     """
     level = logging.DEBUG if event in _ROUTINE else logging.INFO
     if _audit.isEnabledFor(level):
         told = {name: value for name, value in fields.items() if value not in (None, "")}
         _audit.log(level, event, extra={"audit": told})
+
+
+@contextlib.contextmanager
+def audit_sink(take: Callable[[AuditFields], None]) -> Iterator[None]:
+    """Hand every audit line to `take` as well, for the length of a block. What `take` raises is lost.
+
+    The values are texts on one line, cleaned and bounded as in the log; `take` is called where the line is written,
+    so it must not wait.
+    """
+    handler = _Sink(take)
+    _audit.addHandler(handler)
+    try:
+        yield
+    finally:
+        _audit.removeHandler(handler)
+
+
+class _Sink(logging.Handler):
+    def __init__(self, take: Callable[[AuditFields], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = getattr(record, "audit", None)
+        if isinstance(told, dict):
+            with contextlib.suppress(Exception):  # no request fails for what becomes of its audit line
+                fields = clean_fields(told, AUDIT_LIMIT)
+                head = {"ts": _timestamp(record.created), "event": str(record.msg)}
+                self._take(head | {name: _one_line(str(value)) for name, value in fields.items()})
+
+
+def _one_line(text: str) -> str:
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class JsonFormatter(logging.Formatter):

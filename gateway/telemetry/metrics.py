@@ -11,7 +11,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from gateway.telemetry import series
+from gateway.telemetry.process import Process
 from gateway.telemetry.series import Histogram, Snapshot
 from gateway.telemetry.slots import Slot
 
@@ -28,6 +29,8 @@ OPENMETRICS: Final = CONTENT_TYPE_LATEST
 # Shown as 0 from the start, so that a rate over them has a first value (Prometheus' advice).
 OUTCOMES: Final = ("rotated", "replayed", "reuse", "expired", "unknown")
 SIDES: Final = ("client", "upstream")
+STATES: Final = ("ready", "unready", "draining")
+DROPS: Final = ("full", "flood", "store")
 
 _BOUNDS = series.SECONDS
 
@@ -75,6 +78,7 @@ class Telemetry:
         self._counted = Snapshot()
         self._meters: dict[str, Meter] = {}
         self._spans: dict[str, int] = {}
+        self._process = Process()
         self._slot = Slot(directory) if directory is not None else None
         self._written = b""
         self._failing = False
@@ -83,6 +87,8 @@ class Telemetry:
         for outcome in OUTCOMES:
             self._counted.count(series.REFRESHES, (outcome,), 0)
         self._counted.count(series.STORE_ROLLBACKS, (), 0)
+        for reason in DROPS:
+            self._counted.count(series.AUDIT_DROPPED, (reason,), 0)
         for side in SIDES:
             self.connection(side, 0)
         self._batches = self._counted.histogram(series.CHECK_BATCH_SIZE, ())
@@ -127,6 +133,16 @@ class Telemetry:
     def clock_skew(self, seconds: float) -> None:
         """The clock of this worker was compared with Redis'; `seconds` is by how many it is ahead."""
         self._counted.gauges[series.CLOCK_SKEW][()] = seconds
+
+    def readiness(self, failing: Collection[str]) -> None:
+        """What keeps this worker from being ready, as /readyz names it; "redis" is whether the store is up."""
+        self.store_up("redis" not in failing)
+        state = "draining" if "draining" in failing else "unready" if failing else "ready"
+        self._counted.gauges[series.WORKERS] = {(each,): float(each == state) for each in STATES}
+
+    def audit_dropped(self, reason: str, number: int = 1) -> None:
+        """Audit entries did not come into the stream: its queue was full, a flood was cut, or the store failed."""
+        self._counted.count(series.AUDIT_DROPPED, (reason,), number)
 
     def store_rolled_back(self) -> None:
         self._counted.count(series.STORE_ROLLBACKS, ())
@@ -193,6 +209,7 @@ class Telemetry:
             self._slot = None
 
     def _snapshot(self) -> Snapshot:
+        self._process.sample(self._counted)
         snapshot = Snapshot()
         snapshot.add_totals(self._counted)
         snapshot.add_gauges(self._counted)

@@ -43,6 +43,11 @@ STREAMS_CLOSED: Final = "tokengate_streams_closed"
 ISSUER_FETCHES: Final = "tokengate_issuer_fetches"
 ISSUER_KEYS_TIME: Final = "tokengate_issuer_keys_timestamp_seconds"
 SPANS: Final = "tokengate_spans"
+AUDIT_DROPPED: Final = "tokengate_audit_dropped"
+WORKERS: Final = "tokengate_workers"
+PROCESS_CPU: Final = "process_cpu_seconds"  # the names that every exporter gives these
+PROCESS_MEMORY: Final = "process_resident_memory_bytes"
+PROCESS_START: Final = "process_start_time_seconds"
 
 
 class Family(NamedTuple):
@@ -61,6 +66,8 @@ COUNTERS: Final = {
     STREAMS_CLOSED: Family("Long streams that the gateway ended", ("reason",)),
     ISSUER_FETCHES: Family("Fetches of another issuer's keys, by outcome", ("issuer", "outcome")),
     SPANS: Family("Spans of traces, by what became of them", ("outcome",)),
+    AUDIT_DROPPED: Family("Audit entries that the log has and the stream in Redis lacks, by why", ("reason",)),
+    PROCESS_CPU: Family("CPU time of all workers, user and system", ()),
 }
 HISTOGRAMS: Final = {
     REQUEST_SECONDS: Family("Time from a request's first byte to its answer's last", ("route",), SECONDS),
@@ -75,7 +82,11 @@ GAUGES: Final = {
         "When the keys of another issuer were last fetched (Unix seconds, 0 = never), by the worker with the oldest",
         ("issuer",),
     ),
+    WORKERS: Family("Workers that live, by what /readyz says of each: ready, unready or draining", ("state",)),
+    PROCESS_MEMORY: Family("Resident memory of all workers", ()),
+    PROCESS_START: Family("When the oldest worker that lives was started (Unix seconds)", ()),
 }
+SUMMED: Final = (CONNECTIONS, WORKERS, PROCESS_MEMORY)  # over the workers; of the other gauges the least counts
 
 
 class Seen(NamedTuple):
@@ -138,11 +149,11 @@ class Snapshot:
     __slots__ = ("counters", "gauges", "histograms")
 
     def __init__(self) -> None:
-        self.counters: dict[str, dict[Labels, int]] = {name: {} for name in COUNTERS}
+        self.counters: dict[str, dict[Labels, float]] = {name: {} for name in COUNTERS}
         self.histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
         self.gauges: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
 
-    def count(self, name: str, labels: Labels, number: int = 1) -> None:
+    def count(self, name: str, labels: Labels, number: float = 1) -> None:
         series = self.counters[name]
         key = within_bound(series, labels)
         series[key] = series.get(key, 0) + number
@@ -173,16 +184,16 @@ class Snapshot:
         The store is up only where it is up for all, keys are as old as the oldest, a clock is off by as much as the
         worst.
         """
-        for labels, value in other.gauges[CONNECTIONS].items():
-            mine = self.gauges[CONNECTIONS]
-            mine[labels] = mine.get(labels, 0) + value
-        for name in (STORE_UP, ISSUER_KEYS_TIME):
+        for name, gauges in other.gauges.items():
             mine = self.gauges[name]
-            for labels, value in other.gauges[name].items():
-                mine[labels] = min(mine.get(labels, value), value)
-        for labels, value in other.gauges[CLOCK_SKEW].items():
-            mine = self.gauges[CLOCK_SKEW]
-            mine[labels] = max(mine.get(labels, value), value, key=abs)
+            for labels, value in gauges.items():
+                before = mine.get(labels)
+                if before is None:
+                    mine[labels] = value
+                elif name in SUMMED:
+                    mine[labels] = before + value
+                else:
+                    mine[labels] = max(before, value, key=abs) if name == CLOCK_SKEW else min(before, value)
 
     def dump(self) -> bytes:
         return orjson.dumps(
@@ -207,7 +218,7 @@ class Snapshot:
         """
         document, snapshot = orjson.loads(data), cls()
         for name, labels, (number,) in _known(document["counters"], COUNTERS):
-            snapshot.count(name, labels, int(number))
+            snapshot.count(name, labels, number + 0)
         for name, labels, (bounds, buckets, total, seen) in _known(document["histograms"], HISTOGRAMS):
             if tuple(bounds) == HISTOGRAMS[name].bounds:
                 histogram = snapshot.histogram(name, labels)

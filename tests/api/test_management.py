@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,13 @@ ADMIN_CALLS = [
 ]
 
 
+def admins(token: str = "", **named: str) -> dict[str, bytes]:
+    """Return the digests of an admin token and of named ones."""
+    known = {"admin": token} if token else {}
+    known |= {f"admin:{name}": each for name, each in named.items()}
+    return {by: hashlib.sha256(each.encode()).digest() for by, each in known.items()}
+
+
 @asynccontextmanager
 async def managed(s: Stack, **changed: Any) -> AsyncIterator[httpx.AsyncClient]:
     async def reload_keys() -> dict[str, Any]:
@@ -44,7 +52,7 @@ async def managed(s: Stack, **changed: Any) -> AsyncIterator[httpx.AsyncClient]:
         "telemetry": s.telemetry,
         "failing": list,
         "reload_keys": reload_keys,
-        "admin_token": TOKEN,
+        "admins": lambda: admins(TOKEN),
         "clock": s.clock,
     }
     async with new_client(create_management(Management(**(parts | changed))), "127.0.0.1") as client:
@@ -95,7 +103,7 @@ def test_the_admin_api_opens_for_the_admin_token_alone(method: str, path: str) -
 @pytest.mark.parametrize(("method", "path"), ADMIN_CALLS)
 def test_without_an_admin_token_there_is_no_admin_api(method: str, path: str) -> None:
     async def run() -> None:
-        async with stack() as s, managed(s, admin_token="") as m:
+        async with stack() as s, managed(s, admins=dict) as m:
             for headers in ({}, {"authorization": "Bearer "}, ADMIN):
                 assert code(await m.request(method, path, headers=headers)) == (404, "no_route")
 
@@ -105,7 +113,7 @@ def test_without_an_admin_token_there_is_no_admin_api(method: str, path: str) ->
 def test_an_empty_admin_token_admits_no_one() -> None:
     request = Request({"type": "http", "headers": [(b"authorization", b"Bearer ")]})
     with pytest.raises(Forbidden):
-        check_admin(SimpleNamespace(admin_token=""), request)  # type: ignore[arg-type]
+        check_admin(SimpleNamespace(admins=dict), request)  # type: ignore[arg-type]
 
 
 def test_an_operator_lists_and_ends_anyones_sessions() -> None:
@@ -201,8 +209,9 @@ def test_the_admin_token_is_in_no_repr() -> None:
                 telemetry=s.telemetry,
                 failing=list,
                 reload_keys=None,  # type: ignore[arg-type]
-                admin_token=TOKEN,
+                admins=lambda: admins(TOKEN),
             )
             assert TOKEN not in repr(site)
+            assert "admins" not in repr(site)
 
     asyncio.run(run())

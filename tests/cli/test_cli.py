@@ -95,9 +95,9 @@ def test_the_version_is_that_of_the_package() -> None:
 
 
 def test_help_imports_no_room() -> None:
-    program = "import sys, gateway.cli; print([m for m in sys.modules if m.startswith('gateway.')])"
+    program = "import sys, gateway.cli; print(sorted(m for m in sys.modules if m.startswith('gateway.')))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "['gateway.cli']"
+    assert found.stdout.strip() == "['gateway.cli', 'gateway.operators', 'gateway.terminal']"
 
 
 def test_the_package_can_be_run() -> None:
@@ -480,7 +480,7 @@ async def _sign_in(config: Path, subject: str, *devices: str) -> list[Session]:
 def test_sessions_are_listed(stored: Path) -> None:
     (session,) = asyncio.run(_sign_in(stored, "lister", "phone"))
     result = run("sessions", "list", "lister", "--config", str(stored))
-    head, line = result.output.splitlines()
+    head, line = result.stdout.splitlines()
     assert head.split() == ["SESSION", "DEVICE", "IP", "CREATED", "LAST", "USED", "EXPIRES"]
     assert line.split()[:3] == [session.id, "phone", "192.0.2.1"]
     assert time.strftime("%Y-%m-%dT", time.gmtime(session.created_at)) in line
@@ -488,7 +488,7 @@ def test_sessions_are_listed(stored: Path) -> None:
 
 def test_a_device_cannot_speak_to_the_terminal(stored: Path) -> None:
     asyncio.run(_sign_in(stored, "attacker", "\x1b]0;owned\x07\u202e\nfake line"))
-    listed = run("sessions", "list", "attacker", "--config", str(stored)).output
+    listed = run("sessions", "list", "attacker", "--config", str(stored)).stdout
     assert len(listed.splitlines()) == 2
     assert all(char.isprintable() for char in listed.replace("\n", ""))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
 import signal
@@ -18,10 +19,10 @@ import pytest
 
 from tests.e2e.backends import Nginx
 from tests.e2e.certificates import Authority
-from tests.e2e.harness import PASSWORD, TIMEOUT, Gateway, Site, route, until
+from tests.e2e.harness import ADMIN_TOKEN, PASSWORD, TIMEOUT, Gateway, Site, route, until
 from tests.e2e.test_drain import ONE_AND_TWO, REFUSED, RELOADED, hang_up, rewrite, said
 from tests.e2e.test_workers import children
-from tests.e2e.wire import Answer, ask, json_request
+from tests.e2e.wire import Answer, ask, json_request, request
 from tests.redis_server import free_port
 
 NEEDS_RESTART = "settings that a restart is needed for have changed"
@@ -53,6 +54,25 @@ def test_limits_that_a_reload_brings_hold_from_then_on(site: Site) -> None:
         hang_up(gateway, RELOADED)
         assert log_in(gateway, "bob").status == 200
         assert refresh(gateway, token).status == 200
+
+
+def test_an_admin_whose_token_was_taken_away_is_none_after_a_reload(site: Site) -> None:
+    tokens = {name: f"token-of-{name}-of-the-tests" for name in ("alice", "bob")}
+    digests = {name: f"sha256:{hashlib.sha256(token.encode()).hexdigest()}" for name, token in tokens.items()}
+
+    def asked(gateway: Gateway, name: str) -> int:
+        data = request("GET", "/admin/users/nobody/sessions", {"Connection": "close"}, token=tokens[name])
+        return ask(gateway.management, data).status
+
+    with site.serve(management={"admin_tokens": digests}) as gateway:
+        where = {"bind": f"127.0.0.1:{gateway.management}"}
+        assert [asked(gateway, name) for name in tokens] == [200, 200]
+        rewrite(gateway, management={**where, "admin_token": ADMIN_TOKEN, "admin_tokens": {"alice": digests["alice"]}})
+        assert all("keys" not in line for line in hang_up(gateway, RELOADED))
+        assert [asked(gateway, name) for name in tokens] == [200, 403]
+        rewrite(gateway, management={**where, "admin_token": ""})
+        hang_up(gateway, RELOADED)
+        assert [asked(gateway, name) for name in tokens] == [404, 404]
 
 
 def test_a_recheck_that_a_reload_brings_is_made_at_the_next_refresh(site: Site) -> None:

@@ -35,6 +35,8 @@ CHART_VALUES: dict[str, dict[str, Any]] = {
             "extraEgress": [{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 6380}]}],
         },
         "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True, "labels": {"release": "monitoring"}},
+        "grafanaDashboard": {"enabled": True},
         "ingress": {"enabled": True, "annotations": {"a.example/b": "c"}},
         "httpRoute": {"enabled": True},
         "podAnnotations": {"a.example/b": "c"},

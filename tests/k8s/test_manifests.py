@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway.api import PUBLIC
 from gateway.settings import Settings, load
@@ -314,6 +316,15 @@ def test_alerts_ask_for_metrics_that_the_gateway_has() -> None:
     asked = {name for rule in rules for name in re.findall(r"\btokengate_\w+", rule["expr"])}
     assert asked
     assert asked <= exported
+
+
+def test_the_overlay_and_the_chart_have_the_rules_and_the_dashboard_as_they_are() -> None:
+    monitoring = K8S / "monitoring"
+    for name in ("overlays/production", "chart with everything"):
+        assert only(rendered(name), "PrometheusRule")["spec"] == yaml.safe_load((monitoring / "rules.yaml").read_text())
+        board = only(rendered(name), "ConfigMap", "grafana-dashboard-tokengate")
+        assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert json.loads(board["data"]["tokengate.json"]) == json.loads((monitoring / "dashboard.json").read_text())
 
 
 FORWARD_AUTH = [name for name in COMPONENTS if name.startswith("forward-auth-")]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import partition
 from gateway.sessions.liveness import EpochKeys, Liveness, Verdict
 from gateway.sessions.record import Session
@@ -101,3 +102,21 @@ async def test_the_end_of_a_session_is_that_of_the_record_last_seen(
         await world.store.rotate(session.id, 0)
         assert await live.verdict(keys) is Verdict.ALIVE
         assert keys.ends() == pytest.approx(time.time() + left, abs=10)
+
+
+@in_loop
+async def test_the_record_last_seen_says_whether_a_token_was_used(url: Endpoint, prefix: str) -> None:
+    async with opened(url, prefix) as world, checking(url, prefix) as live:
+        session = await world.store.create(login())
+        keys = live.keys(session.id, session.id[0] + "t" * 22)
+        known = url.kind != "memory"  # which keeps no reply to read it from
+        assert [keys.is_used(counter) for counter in (0, 1)] == [False, False]
+        await world.store.rotate(session.id, 0)
+        assert await live.verdict(keys) is Verdict.ALIVE
+        assert [keys.is_used(counter) for counter in (0, 1, 2)] == [known, False, False]
+        await world.store.mark_used(session.id, 1)
+        assert await live.verdict(keys) is Verdict.ALIVE
+        assert [keys.is_used(counter) for counter in (0, 1, 2)] == [known, known, False]
+        await world.store.rotate(session.id, 1)
+        assert await live.verdict(keys) is Verdict.ALIVE
+        assert [keys.is_used(counter) for counter in (1, 2)] == [known, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from gateway.settings import SettingsError, check_files, load, read_keys, read_users
 from gateway.settings.files import BadFile, read_secret
-from tests.settings.support import GOOD, environ, refused
+from tests.settings.support import GOOD, environ, loaded, refused
 
 BACKEND = {"path": "/api/", "upstream": ["https://orders"]}
 
@@ -117,6 +118,42 @@ def test_clients_that_no_toml_reader_takes_are_one_line_and_no_traceback(tmp_pat
     told = refused({"TOKENGATE_INTROSPECTION__CLIENTS_FILE": str(_secret(tmp_path, text))})
     assert len(told) == 1
     assert told[0].endswith("is not TOML")
+
+
+def test_admin_tokens_come_from_a_file_of_their_own(tmp_path: Path) -> None:
+    digest = f"sha256:{'0a' * 32}"
+    path = _secret(tmp_path, f'alice = "{digest}"\nbob = "sha256:{"1b" * 32}"\n')
+    settings = loaded(management={"admin_tokens_file": str(path)})
+    assert dict(settings.management.admin_tokens) == {"alice": digest, "bob": f"sha256:{'1b' * 32}"}
+    assert digest not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "value", [TOKEN, f"sha256:{'0A' * 32}", f"sha256:{'0a' * 31}", "0a" * 32, f"sha256:{'0a' * 32}\n", 1, ""]
+)
+def test_what_is_no_digest_of_a_token_is_refused_without_showing_it(value: object) -> None:
+    (told,) = refused(management={"admin_tokens": {"alice": value}})
+    assert told.startswith("management.admin_tokens.alice ")
+    assert told.endswith(": sha256: and 64 hex digits are allowed; `tokengate hash-token` makes them")
+    assert not value or str(value).strip() not in told
+
+
+def test_a_token_of_two_admins_is_refused() -> None:
+    """The audit trail names whoever a token is of."""
+    digest = f"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+    told = refused(management={"admin_tokens": {"alice": digest, "bob": digest}})
+    assert told == [
+        "management.admin_tokens.bob: is the token of management.admin_tokens.alice too; one of its own is allowed"
+    ]
+    told = refused(management={"admin_token": TOKEN, "admin_tokens": {"alice": digest}})
+    assert told == [
+        "management.admin_tokens.alice: is the token of management.admin_token too; one of its own is allowed"
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "é"])
+def test_the_name_of_an_admin_is_one_plain_word(name: str) -> None:
+    assert refused(management={"admin_tokens": {name: f"sha256:{'0a' * 32}"}})
 
 
 # --- the key directory ---

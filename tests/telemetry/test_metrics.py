@@ -42,6 +42,10 @@ def samples(telemetry: Telemetry) -> dict[str, float]:
         (lambda t: t.store_up(True), "tokengate_store_up{}"),
         (lambda t: t.clock_skew(1.0), "tokengate_clock_skew_seconds{}"),
         (lambda t: t.store_rolled_back(), "tokengate_store_rollbacks_total{}"),
+        (lambda t: t.readiness([]), 'tokengate_workers{state="ready"}'),
+        (lambda t: t.readiness(["redis"]), 'tokengate_workers{state="unready"}'),
+        (lambda t: t.readiness(["draining", "redis"]), 'tokengate_workers{state="draining"}'),
+        (lambda t: t.audit_dropped("flood"), 'tokengate_audit_dropped_total{reason="flood"}'),
         (lambda t: t.check_batch(1, 0.1), "tokengate_check_batch_size_count{}"),
         (lambda t: t.check_batch(1, 0.1), 'tokengate_store_seconds_count{operation="check"}'),
         (
@@ -78,6 +82,11 @@ def test_the_rendered_text_holds_exactly_the_metrics_of_the_contract() -> None:
         ("tokengate_connections", "gauge"),
         ("tokengate_spans", "counter"),
         ("tokengate_streams_closed", "counter"),
+        ("tokengate_workers", "gauge"),
+        ("tokengate_audit_dropped", "counter"),
+        ("process_cpu_seconds", "counter"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("process_start_time_seconds", "gauge"),
     }
 
 

@@ -1,0 +1,85 @@
+"""Figures of a run of scale.py that need none of its servers: costs of samples, of passwords and signatures, checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks import credentials
+from benchmarks.crowd import Crowd
+from benchmarks.measure import Sample
+from benchmarks.plan import batch_size, check_cost
+from benchmarks.scale_results import Check, Point, Results
+from gateway.identity.passwords import hash_password, verify
+from gateway.tokens.keyring import Keyring, generate
+from gateway.tokens.signer import Signer
+from gateway.tokens.verifier import Verifier
+
+ALGORITHMS = ("ES256", "RS256", "EdDSA", "HS256")
+
+
+def cost(samples: Sequence[Sample]) -> float:
+    check(samples)
+    return median(sample.cpu_per_request for sample in samples) * 1e6
+
+
+def check(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        if sample.errors > sample.requests / 100:
+            raise RuntimeError(f"{sample.errors} of {sample.requests} requests failed")
+
+
+def mgets(clients: Sequence[Any]) -> int:
+    stats = [client.info("commandstats").get("cmdstat_mget", {}) for client in clients]
+    return sum(int(each.get("calls", 0)) for each in stats)
+
+
+def turn(points: Sequence[Point]) -> float:
+    """Return the seconds from one batch of a worker to the next: the fewest, so that batches are taken for small."""
+    return min(point.workers * point.seconds / point.batches for point in points if point.batches)
+
+
+def load_checks(results: Results, cluster: Sequence[Point]) -> list[Check]:
+    """Compare the model with loads that no constant rests on (of those beside one Redis the turn does)."""
+    constants, found = results.constants, []
+    beside = [point for point in results.points if point.workers == 4 and point.masters == 1]
+    for points, where, lanes in ((beside, "1 Redis", 1), (cluster, "a cluster of 3", 16)):
+        half = next(point for point in points if point.rate)
+        busiest = max(points, key=lambda point: point.connections)
+        several = busiest.masters > 1
+        size = batch_size(half.requests / half.seconds, half.workers, constants.turn, lanes)
+        costs = [check_cost(constants, point.batch, cluster=several) for point in (half, busiest)]
+        name = f"4 workers, {where}"
+        found += [
+            Check(f"{name}, full load: Redis a live check", "µs", costs[1], busiest.check_cost),
+            Check(f"{name}, half load: Redis a live check", "µs", costs[0], half.check_cost),
+            Check(f"{name}, half load: live checks in a batch", "", size, half.batch),
+            Check(f"{name}, half load: worker a request", "µs", constants.request, half.request_cost),
+        ]
+    return found
+
+
+def password_cost(times: int = 3) -> float:
+    hashed = hash_password("a password")
+    before = time.process_time()
+    for _ in range(times):
+        verify(hashed, "a password")
+    return (time.process_time() - before) / times * 1e6
+
+
+def verify_costs(count: int = 200) -> dict[str, float]:
+    """Return the microseconds that a token takes whose signature has to be checked, by algorithm."""
+    found, crowd = {}, Crowd("gw", 0)
+    who = [("u-0", "0" * 23)] * count
+    for algorithm in ALGORITHMS:
+        keyring = Keyring.load([generate(algorithm, time.time())], algorithm)
+        signer = Signer(keyring, credentials.ISSUER, credentials.AUDIENCE, 600)
+        verifier = Verifier(keyring, credentials.ISSUER, credentials.AUDIENCE, 10)
+        tokens = [token.encode() for token in crowd.tokens(signer, who)]
+        before, now = time.process_time(), time.time()
+        for token in tokens:
+            verifier.verify(token, now)
+        found[algorithm] = (time.process_time() - before) / count * 1e6
+    return found
