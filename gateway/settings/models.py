@@ -102,8 +102,8 @@ class Management(Section):
     admin_tokens: Annotated[dict[Token, TokenDigest], BeforeValidator(decoded)] = Field(
         default_factory=dict, repr=False
     )
-    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their name in
-    `by`."""
+    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their name
+    in `by`."""
     admin_tokens_file: Path | None = None
     """A file with such lines (TOML), read again when it changes."""
 
@@ -283,8 +283,8 @@ class Audit(Section):
     max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
     """About how many entries the stream keeps, some 400 bytes each."""
     retention: Retention = written("30d")
-    """How old an entry may be when another is written, by the time of Redis; older ones are cut then, and the stream ends
-    when nothing was written for so long."""
+    """How old an entry may be when another is written, by the time of Redis; older ones are cut then, and the stream
+    ends when nothing was written for so long."""
 
 
 class Settings(BaseSettings):
