@@ -40,6 +40,9 @@ WORDS: dict[Callable[..., Any] | None, str] = {  # what reads a value -> what it
     values.scope_token: "scope (RFC 6749 3.3)",
     values.key_prefix: "1 to 32 of `A-Z a-z 0-9 _ . : -`",
     values.token_type: 'type, or `""`',
+    values.collector_url: '`http(s)://` URL, or `""`',
+    values.ratio: "number, 0 to 1",
+    values.token_digest: "`sha256:` and 64 hex digits",
     values.admin_token: '16 or more printable ASCII characters, or `""`',
 }
 

@@ -1,4 +1,4 @@
-"""docs/http-reference.md, from the OpenAPI document: each operation with what goes in and what comes out."""
+"""docs/http-reference.md, from the two OpenAPI documents: each operation with what goes in and what comes out."""
 
 from __future__ import annotations
 
@@ -6,42 +6,33 @@ import json
 from typing import Any
 
 from docsite.marks import table
-from gateway.api.answers import Table
-from gateway.api.management import ADMIN, HEALTH
 from gateway.api.openapi import document
+from gateway.api.openapi_management import management
 
 Json = dict[str, Any]
 Rows = list[tuple[str, ...]]
 
 HEAD = """# HTTP reference
 
-Every operation of the public API: what goes in, what comes out. This page is made by `make docs-generate` from the
-document that `tokengate openapi` prints; [HTTP API](http-api.md) has examples, and what the errors mean.
+Every operation: what goes in, what comes out. This page is made by `make docs-generate` from the documents that
+`tokengate openapi` and `tokengate openapi --management` print; [HTTP API](http-api.md) has examples, and what errors
+mean.
 """
-MANAGEMENT = {  # these are in no OpenAPI document
-    "GET /livez": "whether the process answers, whatever Redis does",
-    "GET /readyz": "whether requests should come here, or what fails",
-    "GET /metrics": "what all workers have counted",
-    "GET /admin/users/{sub}/sessions": "a user's sessions",
-    "DELETE /admin/users/{sub}/sessions": "end all of a user's sessions, or void another issuer's tokens of theirs",
-    "DELETE /admin/sessions/{id}": "end one session",
-    "POST /admin/revoke": "revoke a token",
-    "POST /admin/keys/reload": "read the key directory again",
-}
 CREDENTIALS = {
     "accessToken": "an access token",
     "refreshCookie": "the refresh cookie",
     "client": "HTTP Basic of an introspection client",
+    "adminToken": "an admin token",
 }
+VERIFIED = 8  # methods of /auth/verify, which answers all of them alike
 
 
 def page(_: str = "") -> str:
     """Return the whole page; nothing of it is written by hand."""
-    made = document()
-    parts = [HEAD, made["info"]["description"], _overview(made)]
-    parts += [_operation(made, path, method, one) for path, method, one in operations(made)]
-    parts += ["## What is in them", *(_schema(name, schema) for name, schema in made["components"]["schemas"].items())]
-    parts.append(_management())
+    public, operators = document(), management()
+    parts = [HEAD, *_api("Public", public), *_api("Management", operators), "## What is in them"]
+    schemas = {**operators["components"]["schemas"], **public["components"]["schemas"]}
+    parts += [f"### {name}\n\n{_members(schema)}" for name, schema in schemas.items()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -51,28 +42,30 @@ def operations(made: Json) -> list[tuple[str, str, Json]]:
     for path, item in made["paths"].items():
         methods = {method: one for method, one in item.items() if method != "parameters"}
         shared = item.get("parameters", [])
-        if len(methods) == 8 and len({one["summary"] for one in methods.values()}) == 1:
+        if len(methods) == VERIFIED and len({one["summary"] for one in methods.values()}) == 1:
             methods = {"any method": methods["get"]}
         for method, one in methods.items():
-            found.append((path, method, one | {"parameters": [*shared, *one.get("parameters", [])]}))
+            parameters = [_found(made, each) for each in (*shared, *one.get("parameters", []))]
+            found.append((path, method, one | {"parameters": parameters}))
     return found
 
 
 def call(path: str, method: str) -> str:
+    """Return an operation as its heading has it."""
     return f"any method {path}" if method == "any method" else f"{method.upper()} {path}"
-
-
-def _overview(made: Json) -> str:
-    rows: Rows = [
-        (f"[`{call(path, method)}`](#{anchor(path, method)})", one["summary"]) for path, method, one in operations(made)
-    ]
-    return "## Operations\n\n" + table(("call", ""), rows)
 
 
 def anchor(path: str, method: str) -> str:
     """Return the anchor of an operation's heading, by the rule of Git hosts and of the site alike."""
     kept = (char for char in call(path, method).lower() if char.isalnum() or char in "-_ ")
     return "".join(kept).replace(" ", "-")
+
+
+def _api(title: str, made: Json) -> list[str]:
+    known = operations(made)
+    rows: Rows = [(f"[`{call(path, method)}`](#{anchor(path, method)})", one["summary"]) for path, method, one in known]
+    overview = f"## {title}\n\n{made['info']['description']}\n\n{table(('call', ''), rows)}"
+    return [overview, *(_operation(made, path, method, one) for path, method, one in known)]
 
 
 def _operation(made: Json, path: str, method: str, one: Json) -> str:
@@ -85,10 +78,8 @@ def _operation(made: Json, path: str, method: str, one: Json) -> str:
         parts.append(table(("parameter", "in", "what it is", ""), rows))
     if "requestBody" in one:
         parts.append(_body(one["requestBody"]))
-    parts.append(
-        table(("status", "", "body"), [_answer(made, status, said) for status, said in one["responses"].items()])
-    )
-    return "\n\n".join(parts)
+    answers = [_answer(made, status, said) for status, said in one["responses"].items()]
+    return "\n\n".join([*parts, table(("status", "", "body"), sorted(answers))])
 
 
 def _credentials(security: list[Json]) -> str:
@@ -102,7 +93,8 @@ def _body(body: Json) -> str:
     kinds = " or ".join(f"`{kind}`" for kind in body["content"])
     (schema, *_) = (each["schema"] for each in body["content"].values())
     optional = "" if body["required"] else ", which may be left out"
-    return f"Body: {kinds}{optional}.\n\n{_members(schema)}"
+    either = [_members(each) for each in schema.get("oneOf", [schema])]
+    return f"Body: {kinds}{optional}.\n\n" + "\n\nor\n\n".join(either)
 
 
 def _members(schema: Json) -> str:
@@ -115,14 +107,20 @@ def _members(schema: Json) -> str:
 
 
 def _answer(made: Json, status: str, said: Json) -> tuple[str, ...]:
-    if "$ref" in said:
-        name = said["$ref"].rpartition("/")[2]
-        said = made["components"]["responses"][name]
+    said = _found(made, said)
     content = [
         _kind(each["schema"]) if kind == "application/json" else f"`{kind}`"
         for kind, each in said.get("content", {}).items()
     ]
     return status, said["description"], ", ".join(content)
+
+
+def _found(made: Json, said: Json) -> Json:
+    """Return what a reference leads to; what is none is itself."""
+    found = said
+    for step in said["$ref"].removeprefix("#/").split("/") if "$ref" in said else ():
+        found = (made if found is said else found)[step]
+    return found
 
 
 def _kind(schema: Json) -> str:
@@ -150,25 +148,3 @@ def _plain(schema: Json) -> str:
         case "string" if "maxLength" in schema:
             return f"string, {schema['maxLength']} characters at most"
     return str(schema["type"])
-
-
-def _schema(name: str, schema: Json) -> str:
-    return f"### {name}\n\n{_members(schema)}"
-
-
-def _management() -> str:
-    rows = [*_calls(HEALTH, ""), *_calls(ADMIN, "the admin token")]
-    return (
-        "## Management\n\nOn a listener of its own (`management.bind`), and in no OpenAPI document. What goes in and "
-        "out: [HTTP API](http-api.md#management).\n\n" + table(("call", "credential", ""), rows)
-    )
-
-
-def _calls(served: Table, credential: str) -> Rows:
-    calls = [f"{method} {shown(path)}" for path, methods in served.items() for method in methods]
-    return [(f"`{call}`", credential, MANAGEMENT[call]) for call in calls]
-
-
-def shown(path: str) -> str:
-    """Return an address as it is told: without how Starlette reads its parts."""
-    return path.replace("{session_id}", "{id}").replace("{subject:path}", "{sub}")

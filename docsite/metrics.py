@@ -14,6 +14,8 @@ VALUES = {  # the closed sets among the labels
     (series.SESSIONS, "event"): "created, ended, login_failed",
     (series.CONNECTIONS, "side"): "client, upstream",
     (series.ISSUER_FETCHES, "outcome"): "succeeded, failed",
+    (series.SPANS, "outcome"): "exported, dropped, failed",
+    (series.AUDIT_DROPPED, "reason"): "full, flood, store",
 }
 
 

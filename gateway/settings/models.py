@@ -81,8 +81,8 @@ class Server(Section):
     drain_timeout: Duration = written("25s")
     """For requests in flight after that; Kubernetes kills 30 s after the signal."""
     tls_cert: Path | None = None
-    """The certificate chain (PEM); without it the listener speaks plain HTTP. A reload has it and its key read again,
-    from the same files or from others; whether the listener speaks TLS at all only a restart changes."""
+    """The certificate chain (PEM); without it the listener speaks plain HTTP. It and its key are read again when they
+    change; whether the listener speaks TLS at all only a restart changes."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM)."""
     watch_files: bool = True
@@ -98,14 +98,14 @@ class Management(Section):
     admin_token: AdminToken = written("")
     """The bearer token of the admin API, at least 16 characters; without one the admin API is off."""
     admin_token_file: Path | None = None
-    """A file with the admin token."""
+    """A file with the admin token, read again when it changes."""
     admin_tokens: Annotated[dict[Token, TokenDigest], BeforeValidator(decoded)] = Field(
         default_factory=dict, repr=False
     )
-    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their
-    name in `by`."""
+    """Tokens of persons or programs: name = `"sha256:..."`, from `tokengate hash-token`. The audit trail has their name
+    in `by`."""
     admin_tokens_file: Path | None = None
-    """A file with such lines (TOML)."""
+    """A file with such lines (TOML), read again when it changes."""
 
 
 class Redis(Section):
@@ -114,7 +114,8 @@ class Redis(Section):
     url: RedisUrl = written("redis://127.0.0.1:6379/0")
     """The server, with user and password if need be."""
     url_file: Path | None = None
-    """A file with the URL."""
+    """A file with the URL; user and password in it are read again at each new connection. Where it leads only a restart
+    changes."""
     username: str = ""
     """An ACL user; it wins over the URL's."""
     password: SecretStr = written("")
@@ -158,7 +159,7 @@ class Tokens(Section):
     algorithm: Literal["ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256"] = "ES256"
     """What access tokens are signed with."""
     signing_keys: Path = Path("/run/keys")
-    """The directory of the keys; the newest key that has been published for long enough signs, all verify."""
+    """A directory; the newest key that has been published for long enough signs, all verify."""
     publish_before: Duration = written("5m")
     """How long a new key verifies, and is in the JWKS, before it signs; 0 = it signs at once. The longest that a file
     takes to reach every replica (a minute or two for a mounted Secret) and that others cache the JWKS."""
@@ -252,7 +253,7 @@ class Tracing(Section):
     """Traces of requests, sent to an OpenTelemetry collector; needs `tokengate[otel]`."""
 
     endpoint: CollectorUrl = written("")
-    """The collector, e.g. `"http://collector:4318"`, spoken to by OTLP over HTTP (protobuf) at `/v1/traces`; without
+    """The collector, as in `"http://collector:4318"`, spoken to by OTLP over HTTP (protobuf) at `/v1/traces`; without
     one nothing is traced. No redirect is followed, no proxy of the environment used."""
     sample_ratio: Ratio = 0.01
     """The part of requests that is traced."""
@@ -266,10 +267,9 @@ class Tracing(Section):
     headers_file: Path | None = None
     """A file with them: `Authorization = "Bearer ..."`, a line each (TOML)."""
     tls_ca: Path | None = None
-    """For an `https://` endpoint: authorities (PEM) that its certificate is checked against; the usual ones by
-    default."""
+    """For an `https://` endpoint: authorities (PEM) for its certificate; the usual ones by default."""
     timeout: Timeout = written("10s")
-    """For one export, its tries after failures included."""
+    """For one export, tries after failures included."""
     queue: Annotated[Number, Field(ge=1, le=1_000_000)] = 2048
     """Spans of a worker that wait for the collector; one more is dropped, and counted."""
 
@@ -278,8 +278,8 @@ class Audit(Section):
     """Where the audit trail goes beside the log."""
 
     stream: bool = False
-    """Whether its lines are kept in Redis too, in one stream for all replicas (`<prefix>:{0}:audit`), which `tokengate
-    audit` reads. No request waits for it or fails for it."""
+    """Whether its lines are kept in Redis too, in one stream for all replicas (`<prefix>:{0}:audit`), which
+    `tokengate audit` reads. No request waits for it or fails for it."""
     max_len: Annotated[Number, Field(ge=100, le=10_000_000)] = 100_000
     """About how many entries the stream keeps, some 400 bytes each."""
     retention: Retention = written("30d")

@@ -60,7 +60,7 @@ def test_the_first_of_the_two_commands_of_the_readme_serves_the_page_and_ci_runs
         made.type(first)
         ready(made)
         assert _status(int(made.here("8080")), "/") == 200
-    assert f"\n{second} " in (ROOT / ".ci" / "run").read_text()
+    assert f"{second} " in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_demo_is_where_its_page_says_and_where_the_environment_moves_it() -> None:

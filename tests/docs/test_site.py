@@ -14,17 +14,6 @@ from docsite import build, nav, staging
 from docsite.staging import Broken, Stage
 from tests.web.browser import PHONE, chromium, find_chromium, overflow, visit
 
-AWAITED = {  # pages that the navigation has a place for and that are not written yet
-    "concepts.md",
-    "backends.md",
-    "migrate/oauth2-proxy.md",
-    "migrate/supertokens.md",
-    "migrate/homemade-jwt.md",
-    "operations/keys.md",
-    "operations/observability.md",
-    "operations/monitoring.md",
-    "operations/capacity.md",
-}
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
 _FETCHED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
 
@@ -75,12 +64,12 @@ def test_every_page_of_the_documentation_is_in_the_site(site: Path) -> None:
     assert missing == []
 
 
-def test_every_page_is_in_the_navigation_once_and_what_the_navigation_names_is_there_or_awaited() -> None:
+def test_every_page_is_in_the_navigation_once_and_what_the_navigation_names_is_there() -> None:
     pages = [str(path.relative_to(staging.DOCS)) for path in staging.DOCS.rglob("*.md")] + [*staging.MOVED.values()]
     named = list(nav.pages())
     assert len(named) == len(set(named))
     assert [page for page in pages if page not in named and not page.startswith("decisions/")] == []
-    assert set(named) - set(pages) - {"decisions"} <= AWAITED
+    assert set(named) - set(pages) == {"decisions"}
 
 
 def test_the_list_of_decisions_has_each_with_its_heading() -> None:
