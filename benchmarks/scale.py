@@ -27,7 +27,7 @@ from benchmarks.crowd import Crowd
 from benchmarks.gateway import sign_in, tokengate
 from benchmarks.measure import Load, Peer, Sample, run
 from benchmarks.plan import Constants, tables
-from benchmarks.scale_figures import check, cost, load_checks, mgets, password_cost, turn, verify_costs
+from benchmarks.scale_figures import EACH_ONCE, POST, check, cost, load_checks, mgets, password_cost, turn, verify_costs
 from benchmarks.scale_results import SAVED, Check, Point, Results
 from benchmarks.store_probe import Probe, fit
 from gateway.tokens.keyring import Keyring
@@ -48,21 +48,6 @@ KEPT = {
     "appendfsync everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
     "appendfsync always": ("--appendonly", "yes", "--appendfsync", "always"),
 }
-_EACH_ONCE = """local requests, at = {{}}, 0
-function init(args)
-  for token in io.lines("{file}") do
-    requests[#requests + 1] = wrk.format("{method}", nil, {{["Authorization"] = "Bearer " .. token}})
-  end
-end
-function request()
-  at = at % #requests + 1
-  return requests[at]
-end
-"""
-_POST = """wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{"username":"a","password":"b"}'
-"""
 
 
 def main(words: Sequence[str]) -> int:
@@ -98,7 +83,7 @@ def measure(seconds: float) -> Results:
         found["turn"] = turn(points)
         results = Results(machine.describe(), now, Constants(**found), SESSIONS, points)
         results.batches, results.cluster_batches = bench.batches, bench.cluster_batches
-        results.crowded_batches = bench.crowded_batches
+        results.crowded_batches, results.woken_batches = bench.crowded_batches, bench.woken_batches
         results.one_user, results.tokens, results.verify = bench.one_user(), bench.token_sizes, verify_costs()
         results.redis_connections = bench.redis_connections
         results.persistence = bench.persistence()
@@ -117,6 +102,7 @@ class Bench:
             Keyring.load(self.credentials.files, "ES256"), credentials.ISSUER, credentials.AUDIENCE, credentials.TTL
         )
         self.target, _ = stack.enter_context(peers.backend(folder))
+        self.nginx = stack.enter_context(peers.nginx(folder, self.target))
         self.accounts, _ = stack.enter_context(peers.accounts(folder))
         self.port, self.redis = stack.enter_context(peers.redis(folder))
         self.probe = Probe(self.port, self.redis)
@@ -126,6 +112,7 @@ class Bench:
         self.batches: list[tuple[int, float]] = []
         self.cluster_batches: list[tuple[int, float]] = []
         self.crowded_batches: list[tuple[int, float]] = []
+        self.woken_batches: list[tuple[int, float]] = []
         self.token_sizes: dict[str, float] = {}
         self.redis_connections = 0
         self._number = 0
@@ -142,6 +129,7 @@ class Bench:
         self.batches = probe.batches(crowd.made, 3, guarded=True)
         self.cluster_batches = probe.batches(crowd.made, 3, guarded=False)
         self.crowded_batches = probe.batches(crowd.made, 3, guarded=True, workers=MANY)
+        self.woken_batches = probe.batches(crowd.made, 2, guarded=True, pause=0.001)
         single, cluster = fit(self.batches), fit(self.cluster_batches)
         costs = probe.operations()
         traffic = probe.traffic(crowd.made)
@@ -175,14 +163,14 @@ class Bench:
         _say("a worker: requests, first sights, refreshes, logins, logouts")
         found = self._memory()
         at_rest = self._store_cpu(REST)
-        with self._gateway() as peer, peers.nginx(self.folder, self.target) as yardstick:
+        with self._gateway() as peer:
             found["store_worker"] = max(0.0, self._store_cpu(REST) - at_rest) / REST * 1e6
-            found |= self._steady(peer, yardstick)
+            found |= self._steady(peer)
             found |= self._first_sights(peer, found["request"])
             found |= self._grants(peer)
         with self._gateway(accounts=self.accounts) as peer:
             anonymous = replace(peer, headers={})
-            samples = self._rounds(Load("login", "/auth/login", 8, _POST), anonymous)
+            samples = self._rounds(Load("login", "/auth/login", 8, POST), anonymous)
             found["login"] = cost(samples)
         found["password"] = password_cost()
         return found
@@ -200,7 +188,7 @@ class Bench:
         self.token_sizes["access token"] = sum(map(len, tokens)) / len(tokens)
         return {"worker_bytes": float(grown.before), "connection_bytes": grown.each, "token_bytes": each}
 
-    def _steady(self, peer: Peer, yardstick: Peer) -> dict[str, float]:
+    def _steady(self, peer: Peer) -> dict[str, float]:
         """Return microseconds a request: of nginx, on connections that keep to a token, and where tokens take turns.
 
         At half of what a worker can, which is where a plan has it; the last also with all that it can.
@@ -211,7 +199,7 @@ class Bench:
         full = self._rounds(Load("full", "/1k", 32, varied), peer)
         rate = round(median(sample.rate for sample in full) / 2)
         loads = {
-            "nginx": (Load("nginx", "/1k", 32, rate=rate), yardstick),
+            "nginx": (Load("nginx", "/1k", 32, rate=rate), self.nginx),
             "request_kept": (Load("kept", "/1k", 32, rate=rate), peer),
             "request": (Load("varied", "/1k", 32, varied, rate=rate), peer),
         }
@@ -290,8 +278,10 @@ class Bench:
         script = self._script(kept, "GET")
         found = [self._point(peer, workers, pids, clients, Load("", "/1k", 32, script))]
         rate = round(found[0].requests / found[0].seconds / 2)
+        nginx = run(Load("nginx", "/1k", 32, rate=rate), self.nginx, self.seconds, self.redis).cpu_per_request * 1e6
         for connections, asked in ((32, rate), (4, 0), (128, 0)):
-            found.append(self._point(peer, workers, pids, clients, Load("", "/1k", connections, script, rate=asked)))
+            load = Load("", "/1k", connections, script, rate=asked)
+            found.append(replace(self._point(peer, workers, pids, clients, load), nginx=nginx))
         return found
 
     def _point(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], load: Load) -> Point:
@@ -386,7 +376,7 @@ class Bench:
         self._number += 1
         file = self.folder / f"tokens-{self._number}"
         file.write_text("\n".join(tokens) + "\n")
-        return _EACH_ONCE.format(file=file, method=method)
+        return EACH_ONCE.format(file=file, method=method)
 
     def _rounds(self, load: Load, peer: Peer) -> list[Sample]:
         samples = [run(load, peer, self.seconds, self.redis) for _ in range(ROUNDS)]

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "operations" / "capacity.md"
 SESSIONS = (1e3, 1e5, 1e7)
 REQUESTS = (1e3, 1e4, 1e5, 1e6)
 EXAMPLE = Demand(2e6, 5e4, 600.0)
-_PLACE = re.compile(r"(<!-- scale: (\w+) -->\n).*?(\n<!-- /scale -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- scale: (\w+) -->\n).*?(<!-- /scale -->)", re.DOTALL)
 
 
 def document(results: Results) -> str:
@@ -28,7 +28,7 @@ def write_page(results: Results, page: Path = PAGE) -> None:
 
 def fill(text: str, results: Results) -> str:
     """Return a page with its tables made from a run. Raises KeyError for a place whose table there is not."""
-    return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n{found[3]}", text)
+    return _PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", text)
 
 
 # --- a plan ---
@@ -205,6 +205,9 @@ def _constants(results: Results) -> str:
             "a refresh on the wire, to Redis and back",
         ),
     ]
+    more.append(
+        ("Redis connections", str(results.redis_connections), "", "of a worker, refreshed at from 32 connections")
+    )
     more += [(name, f"{size:.0f} B", "", "one role, an e-mail claim") for name, size in results.tokens.items()]
     return "\n\n".join(
         (
@@ -224,6 +227,7 @@ def _batches(results: Results) -> str:
     kinds = (
         ("one server", results.batches),
         ("one server, 16 workers at the same moment", results.crowded_batches),
+        ("one server, asleep between batches", results.woken_batches),
         ("a master of a cluster", results.cluster_batches),
     )
     rows = [[f"{name}, µs a live check", *(f"{cost / size:.1f}" for size, cost in points)] for name, points in kinds]
@@ -294,8 +298,8 @@ def _example(results: Results) -> str:
 
 
 def _arithmetic(results: Results) -> str:
-    made = plan(EXAMPLE, results.constants)
-    return "```\n" + "\n".join(f"{name:<15}= {text}" for name, text in _steps(made, results.constants)) + "\n```"
+    steps = _steps(plan(EXAMPLE, results.constants), results.constants)
+    return "```\n" + "\n".join(f"{name:<15}{'=' if name else ' '} {text}" for name, text in steps) + "\n```"
 
 
 def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:
@@ -311,7 +315,7 @@ def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:
         yield "forgotten", f"(50,000 - {flow.first_sights:,.0f}) x (1 - 65,536 / {held:,.0f}) = {flow.forgotten:,.0f}/s"
     seen = (flow.first_sights + flow.forgotten, c.verify)
     yield "CPU", _sum((50_000, c.request), seen, (flow.refreshes, c.refresh + c.mark))
-    yield "", f"  + {_sum((flow.logins, c.login), (flow.logouts, c.logout))} µs a second = {made.cores:.2f} cores"
+    yield "", f"+ {_sum((flow.logins, c.login), (flow.logouts, c.logout))} µs a second = {made.cores:.2f} cores"
     yield "workers", f"{made.cores:.2f} / 0.6 = {workers}; pods {pods}"
     lanes = " / 16" if made.shards > 1 else ""
     yield "batch", f"max(1, 50,000 / {pods} x {c.turn * 1e6:.0f} µs{lanes}) = {made.batch:.2f} live checks"
@@ -319,7 +323,7 @@ def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:
     yield "live check", f"{batch:.1f} / {made.batch:.2f} + {c.ask:.2f} = {made.check:.1f} µs of Redis"
     yield "Redis", _sum((50_000, made.check), (flow.refreshes, c.store_refresh + c.store_attempt + c.store_mark))
     more = _sum((flow.logins, c.store_login + 2 * c.store_attempt), (flow.logouts, c.store_logout))
-    yield "", f"  + {more} + {pods} x {c.store_worker:.0f} µs a second = {made.redis_cores:.2f} cores"
+    yield "", f"+ {more} + {pods} x {c.store_worker:.0f} µs a second = {made.redis_cores:.2f} cores"
     session = f"2,000,000 x ({c.session_bytes:.0f} + {c.index_bytes:.0f})"
     yield "Redis' data", f"{session} + hash tables of 4,000,000 keys = {mebibytes(made.data_bytes)}"
 

@@ -16,7 +16,10 @@ SAVED = Path(__file__).parents[1] / "docs" / "scale.json"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A load on so many workers. CPU in seconds; `batches` are the MGETs that Redis got; `rate` 0 = all they can."""
+    """A load on so many workers. CPU in seconds; `batches` are the MGETs that Redis got; `rate` 0 = all they can.
+
+    `nginx` is what a request took that plain nginx passed on just before, in microseconds.
+    """
 
     workers: int
     masters: int
@@ -27,6 +30,7 @@ class Point:
     cpu: float
     store_cpu: float
     batches: int
+    nginx: float = 0.0
 
     @property
     def batch(self) -> float:
@@ -58,7 +62,8 @@ class Check:
 @dataclass(slots=True)
 class Results:
     """One run. Costs in microseconds: `batches` by size, to one server, as `cluster_batches` to a master, and as
-    `crowded_batches` of several workers at the same moment; `one_user` of a login by the sessions
+    `crowded_batches` of several workers at the same moment, as `woken_batches` of a Redis that sleeps in between;
+    `one_user` of a login by the sessions
     that the user has (without and with a device's name), `verify` of a token by algorithm, `tokens` bytes by name,
     `persistence` of Redis by how it keeps its data, `million` what a million sessions were in memory, on disk and as a
     copy. `redis_connections` are those of a worker under a load of refreshes."""
@@ -71,6 +76,7 @@ class Results:
     batches: list[tuple[int, float]] = field(default_factory=list)
     cluster_batches: list[tuple[int, float]] = field(default_factory=list)
     crowded_batches: list[tuple[int, float]] = field(default_factory=list)
+    woken_batches: list[tuple[int, float]] = field(default_factory=list)
     one_user: dict[str, dict[str, float]] = field(default_factory=dict)
     verify: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
@@ -91,6 +97,6 @@ def load(path: Path) -> Results:
     raw["constants"] = Constants(**raw["constants"])
     raw["points"] = [Point(**each) for each in raw["points"]]
     raw["checks"] = [Check(**each) for each in raw["checks"]]
-    for name in ("batches", "cluster_batches", "crowded_batches"):
+    for name in ("batches", "cluster_batches", "crowded_batches", "woken_batches"):
         raw[name] = [(size, cost) for size, cost in raw[name]]
     return Results(**raw)

@@ -29,6 +29,7 @@ from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 TURNS = 1_500  # batches of each size in a round
+RESTING = 300  # where there is a pause between them
 OPERATIONS = 2_000  # of each kind
 TOGETHER = 8  # operations under way
 DAY = 86_400
@@ -68,11 +69,12 @@ class Probe:
     # --- CPU of live checks ---
 
     def batches(
-        self, sessions: Sequence[tuple[str, str]], rounds: int, *, guarded: bool, workers: int = 1
+        self, sessions: Sequence[tuple[str, str]], rounds: int, *, guarded: bool, workers: int = 1, pause: float = 0.0
     ) -> list[tuple[int, float]]:
         """Return (size, microseconds a batch), the medians of so many rounds; each asks about sessions at random.
 
-        `guarded` batches are those to one server (WAIT behind each). So many workers ask at the same moment.
+        `guarded` batches are those to one server (WAIT behind each). So many workers ask at the same moment, with a
+        pause of so many seconds after each, in which Redis falls asleep.
         """
         chance = random.Random(1)
         found: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -84,15 +86,16 @@ class Probe:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for _ in range(rounds):
                 for size in SIZES:
-                    said = [self._batch(chance.choices(sessions, k=size), guarded) for _ in range(TURNS)]
-                    found[size].append(self._cost(connections, said, 2 if guarded else 1))
+                    turns = RESTING if pause else TURNS
+                    said = [self._batch(chance.choices(sessions, k=size), guarded) for _ in range(turns)]
+                    found[size].append(self._cost(connections, said, 2 if guarded else 1, pause))
         return [(size, median(costs)) for size, costs in found.items()]
 
     def _batch(self, sessions: Sequence[tuple[str, str]], guarded: bool) -> bytes:
         keys = [LiveKeys(0, self.keys.session(sid), self.keys.revoked(sid[0] + "t" * 22)) for _, sid in sessions]
         return Batch(keys, [], 0.0, 0.0).command() + (STILL_PRIMARY if guarded else b"")
 
-    def _cost(self, connections: Sequence[socket.socket], said: Sequence[bytes], replies: int) -> float:
+    def _cost(self, connections: Sequence[socket.socket], said: Sequence[bytes], replies: int, pause: float) -> float:
         before = machine.cpu_seconds([self.pid])
         for first in range(0, len(said), len(connections)):
             asked = list(zip(connections, said[first:], strict=False))
@@ -100,6 +103,8 @@ class Probe:
                 connection.sendall(batch)
             for connection, _ in asked:
                 self._read(connection, replies)
+            if pause:
+                time.sleep(pause)
         return (machine.cpu_seconds([self.pid]) - before) / len(said) * 1e6
 
     def _read(self, connection: socket.socket, replies: int) -> int:

@@ -36,6 +36,7 @@ from gateway.parts import (
     cookie_path,
     limits,
     make_cookies,
+    make_verifier,
     open_exporter,
     open_provider,
     open_store,
@@ -62,14 +63,12 @@ from gateway.tokens.foreign import Issuers
 from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
-from gateway.tokens.verifier import Verifier
 from gateway.traced import TracedGate, store_observer
 from gateway.watch import LOOK_SECONDS, Watch
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
 EXPORT_SECONDS = 2.0  # for the last spans, once nothing is served any more
-REMEMBERED_BYTES = 1024  # of a remembered token, on average: more than most have
 RELOADED = (  # what a reload replaces on the plane; the rest of it lives as long as the worker
     "table",
     "kinds",
@@ -118,16 +117,7 @@ class Worker:
             trail = open_trail(settings, client, self.telemetry.store)
             self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
         self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
-        others = self.issuers if settings.issuers else None
-        self.verifier = Verifier(
-            self.keys.keyring,
-            tokens.issuer,
-            tokens.audience,
-            tokens.leeway,
-            max_entries=tokens.remembered,
-            max_bytes=tokens.remembered * REMEMBERED_BYTES,
-            others=others,
-        )
+        self.verifier = make_verifier(settings, self.keys.keyring, self.issuers)
         sources = key_sources(settings.issuers, self.issuers, self.verifier)
         self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
         self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)

@@ -7,14 +7,11 @@ exit status is 1 where something is wrong and 2 where the command line itself is
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import os
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +25,12 @@ from gateway.terminal import (
     load_settings,
     plain,
     print_table,
-    time_text,
     told,
     with_store,
 )
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
-    from gateway.tokens.keyring import KeyFile
-    from gateway.tokens.schedule import Stage
 
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256", "PS256", "HS256")  # a test holds it against the keyring's
 
@@ -108,14 +102,10 @@ def new_key(algorithm: str | None, directory: Path, *, refresh: bool) -> None:
     if refresh and algorithm is not None:
         raise click.UsageError("give either --alg or --refresh: a refresh-token key has one algorithm")
     with told():
-        from gateway.tokens.keyring import REFRESH_SUFFIX, generate, generate_refresh
+        from gateway.keys import make
 
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        has_refresh = any(name.endswith(REFRESH_SUFFIX) and name[0] != "." for name in os.listdir(directory))
-        made = [] if refresh else [generate(algorithm or ALGORITHMS[0], time.time())]
-        made += [generate_refresh(time.time())] if refresh or not has_refresh else []
-        for file in made:
-            click.echo(_write_key(directory, file))
+        for path in make(directory, None if refresh else algorithm or ALGORITHMS[0], time.time()):
+            click.echo(path)
 
 
 @keys.command("list")
@@ -123,15 +113,9 @@ def new_key(algorithm: str | None, directory: Path, *, refresh: bool) -> None:
 def list_keys(path: Path | None) -> None:
     """List the keys: which one signs, from when each does, and from when its file may be removed."""
     with told(path):
-        from gateway.keys import key_files, listed
+        from gateway.keys import COLUMNS, rows
 
-        settings = load_settings(path)
-        with _named(settings):
-            found = listed(settings, key_files(settings), time.time())
-        print_table(
-            ("KID", "ALGORITHM", "KIND", "BORN", "SIGNS FROM", "STATE", "REMOVABLE AFTER"),
-            [_key_row(stage, file) for stage, file in found],
-        )
+        print_table(COLUMNS, rows(load_settings(path), time.time()))
 
 
 @keys.command("prune")
@@ -140,17 +124,10 @@ def list_keys(path: Path | None) -> None:
 def prune_keys(path: Path | None, *, dry_run: bool) -> None:
     """Remove the files of keys that no living token needs any more, and of no other; print their paths."""
     with told(path):
-        from gateway.keys import key_files, listed
+        from gateway.keys import prune
 
-        settings = load_settings(path)
-        with _named(settings):
-            found = listed(settings, key_files(settings), time.time())
-        for stage, file in found:
-            if stage.state == "may be removed":
-                target = settings.tokens.signing_keys / file.name
-                if not dry_run:
-                    target.unlink()
-                click.echo(target)
+        for removed in prune(load_settings(path), time.time(), dry_run=dry_run):
+            click.echo(removed)
 
 
 @main.command("hash-password")
@@ -198,14 +175,12 @@ def _check_files(settings: Settings) -> str:
 
 
 def _check_keys(settings: Settings) -> str:
-    from gateway.keys import key_files, load
+    from gateway.keys import load_directory, moment
 
-    now = time.time()
-    with _named(settings):
-        rings = load(settings, key_files(settings))
+    now, rings = time.time(), load_directory(settings)
     signing, refresh = rings.access.signing_at(now), rings.refresh.signing_at(now)
     waiting = [
-        f"{key.kid} from {time_text(int(due))} on"
+        f"{key.kid} from {moment(due)} on"
         for ring in rings.by_kind().values()
         for key, due in ring.schedule.waiting(now)
     ]
@@ -292,42 +267,6 @@ _CHECKS: dict[str, Callable[[Settings], str]] = {
     "redis": _check_redis,
     "jwks": _check_jwks,
 }
-
-
-@contextmanager
-def _named(settings: Settings) -> Iterator[None]:
-    """Say in which directory a bad key lies."""
-    from gateway.tokens.keyring import BadKey
-
-    try:
-        yield
-    except BadKey as error:
-        raise ValueError(f"tokens.signing_keys: {settings.tokens.signing_keys}: {error}") from None
-
-
-def _write_key(directory: Path, file: KeyFile) -> Path:
-    """Write a key that only we may read, whole at once. Raises FileExistsError rather than replace one."""
-    path, part = directory / file.name, directory / f".{file.name}"  # a name with a dot is not looked at
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(file.data)
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-def _key_row(stage: Stage, file: KeyFile) -> tuple[str, ...]:
-    from gateway.tokens.keyfile import time_in
-
-    key = stage.key
-    born = time_text(int(key.born)) + (" (of the file)" if time_in(file.name) is None else "")
-    begin = "-" if stage.signs_from is None else time_text(int(stage.signs_from))
-    over = "-" if stage.removable_after is None else time_text(int(stage.removable_after))
-    return (key.kid, key.algorithm, stage.kind, born, begin, stage.state, over)
 
 
 main.add_command(audit)

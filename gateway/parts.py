@@ -23,6 +23,8 @@ from gateway.settings.routes import Route as RouteSettings
 from gateway.telemetry import Telemetry
 from gateway.telemetry.access import AccessLog, Out
 from gateway.tokens.access import AccessRule
+from gateway.tokens.keyring import Keyring
+from gateway.tokens.verifier import Others, Verifier
 
 if TYPE_CHECKING:
     from gateway.telemetry.tracing import Exporter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _OPENTELEMETRY = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 # The gateway's own addresses: routes of the table like any other, served by the control plane.
 CONTROL_PATHS = (b"/auth", b"/auth/verify", b"/.well-known/jwks.json", b"/.well-known/oauth-authorization-server")
+REMEMBERED_BYTES = 1024  # of a remembered token, on average: more than most have
 RAW_PATHS = (b"/auth/verify",)  # what follows is the path of the request that another proxy asks about
 
 
@@ -52,6 +55,20 @@ def redis_endpoint(settings: Settings) -> Endpoint:
         )
     except ValueError as error:
         raise SettingsError([f"redis.url: {error}"]) from None
+
+
+def make_verifier(settings: Settings, keyring: Keyring, others: Others) -> Verifier:
+    """Return what verifies tokens by these keys, and those of `others` where there are any."""
+    tokens = settings.tokens
+    return Verifier(
+        keyring,
+        tokens.issuer,
+        tokens.audience,
+        tokens.leeway,
+        max_entries=tokens.remembered,
+        max_bytes=tokens.remembered * REMEMBERED_BYTES,
+        others=others if settings.issuers else None,
+    )
 
 
 def open_store(

@@ -111,11 +111,13 @@ def _read_by_connections(old: Settings, new: Settings) -> tuple[str, ...]:
 def mounted(settings: Settings, config: Path | None) -> list[Path]:
     """Return the files whose change is followed by a reload, beside the keys, which each worker watches by itself."""
     server, redis, management = settings.server, settings.redis, settings.management
-    files: list[Path | None] = [config, server.tls_cert, server.tls_key, management.admin_token_file]
+    files: list[Path | None] = [config, server.tls_cert, server.tls_key, settings.tracing.headers_file]
+    files += [management.admin_token_file, management.admin_tokens_file]
     files += [redis.url_file, redis.password_file, redis.sentinel_password_file]
     files += [settings.identity.users_file, settings.introspection.clients_file]
     for route in settings.routes:
         files += [route.upstream_ca, route.upstream_cert, route.upstream_key]
+    files += [issuer.jwks_ca for issuer in settings.issuers]
     return [file for file in files if file is not None]
 
 

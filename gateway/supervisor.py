@@ -172,7 +172,7 @@ class Supervisor(Multiprocess):
     def _replace(self, position: int, process: WorkerProcess) -> None:
         process.kill()  # it may hang
         process.join()
-        if process.exitcode == STARTUP_FAILURE and not any(each.was_ready for each in self._workers()):
+        if process.exitcode == STARTUP_FAILURE and not any(each.look() for each in self._workers()):
             _LOG.error("no worker can start")
             self.failed = True
             self.should_exit.set()

@@ -101,11 +101,13 @@ def test_the_admin_token_is_taken_up_and_the_address_of_its_listener_is_not(dire
 
 
 def test_every_file_of_the_settings_is_looked_at(directory: Path) -> None:
-    """Certificates of Redis are looked at by its connections; those of other issuers need a restart."""
+    """Certificates of Redis are looked at by its connections; that of the collector of traces needs a restart."""
     names = {
         "server.tls_cert",
         "server.tls_key",
         "management.admin_token_file",
+        "management.admin_tokens_file",
+        "tracing.headers_file",
         "redis.url_file",
         "redis.password_file",
         "redis.sentinel_password_file",
@@ -113,7 +115,7 @@ def test_every_file_of_the_settings_is_looked_at(directory: Path) -> None:
         "introspection.clients_file",
     }
     settings = read(directory)
-    left_out = {"redis.tls_ca", "redis.tls_cert", "redis.tls_key"}
+    left_out = {"redis.tls_ca", "redis.tls_cert", "redis.tls_key", "tracing.tls_ca"}
     found = set()
     for section in Settings.model_fields:
         model = getattr(settings, section)
@@ -129,12 +131,19 @@ def test_every_file_of_the_settings_is_looked_at(directory: Path) -> None:
     assert set(mounted(changed, Path("/c"))) == {Path("/c"), *(Path(f"/{name}") for name in names)}
 
 
-def test_the_files_of_a_route_are_looked_at(directory: Path) -> None:
+def test_the_files_of_a_route_and_of_another_issuer_are_looked_at(directory: Path) -> None:
     files = {f"upstream_{kind}": str(directory / kind) for kind in ("ca", "cert", "key")}
+    issuer = {
+        "issuer": "https://idp",
+        "jwks_url": "https://idp/jwks",
+        "audience": "a",
+        "jwks_ca": str(directory / "idp"),
+    }
     path = directory / "gateway.toml"
     read(directory)
-    path.write_text(path.read_text() + toml({"routes": [{"path": "/a/", "upstream": ["https://a"], **files}]}))
-    assert set(mounted(load(path, {}), None)) == {directory / kind for kind in ("ca", "cert", "key")}
+    tables = {"routes": [{"path": "/a/", "upstream": ["https://a"], **files}], "issuers": [issuer]}
+    path.write_text(path.read_text() + toml(tables))
+    assert set(mounted(load(path, {}), None)) == {directory / name for name in ("ca", "cert", "key", "idp")}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import hmac
 import io
 import json
 import logging
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from gateway.telemetry import configure_logging
 from tests.api.support import Stack, bearer, code, stack
 from tests.api.test_management import ADMIN, ADMIN_CALLS, TOKEN, admins, managed
 
-ALICE, BOB = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+ALICE, BOB = "-8kKLx1EhvFePV89mKGX6YGoftn8QAcp69h4qXsmmVM", "Ot9DAEMwVMuhafZ6Yqk7P7oVHqTXArGUcHfsmr3qfm4"
 ALL = admins(TOKEN, alice=ALICE, bob=BOB)
 SAID = {"X-Admin-Actor": "jane@support", "X-Admin-Reason": "ticket 4711: laptop stolen"}
 HOSTILE = [

@@ -237,6 +237,21 @@ def test_a_key_without_a_time_in_its_name_is_told_by_that_of_its_file(config: Pa
     assert sum("(of the file)" in line for line in lines) == 1
 
 
+@pytest.mark.parametrize("name", ["99991231T235959Z-f", "00010101T000000Z-f", "plain"])
+def test_a_key_of_the_last_or_the_first_day_is_listed_checked_and_pruned_like_any(
+    config: Path, keys: Path, name: str
+) -> None:
+    old, signing = aged(keys, 3), aged(keys, 1)
+    odd = aged(keys, 2).rename(keys / f"{name}.pem")
+    os.utime(odd, (1, 2**33 * 30))  # the year 10125
+    told = states(config)
+    assert told[signing.stem][0] == "signing"
+    assert told[name][0] == ("may be removed" if name.startswith("0001") else "published")
+    assert run("check", "--config", str(config)).exit_code == 0
+    pruned = run("keys", "prune", "--config", str(config)).output
+    assert str(odd if name.startswith("0001") else old) in pruned
+
+
 def test_keys_that_never_sign_are_listed_as_that(config: Path, keys: Path) -> None:
     other = aged(keys, 5, "EdDSA")
     assert states(config)[other.stem] == ("verifies", "-")

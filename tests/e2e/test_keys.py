@@ -17,7 +17,7 @@ import pytest
 from gateway.tokens.keyring import KeyFile, generate, generate_refresh
 from tests.e2e.backends import Backend, Spot
 from tests.e2e.harness import Gateway, Site, route, until
-from tests.e2e.test_drain import ONE_AND_TWO, said
+from tests.e2e.test_drain import ONE_AND_TWO, RELOADED, hang_up, said
 from tests.e2e.wire import Answer, Client, ask, json_request, request
 from tests.redis_server import RedisServer
 
@@ -256,12 +256,13 @@ def test_a_half_written_key_changes_nothing_is_told_once_and_is_taken_up_when_it
 ) -> None:
     refused = "the keys were not reloaded"
     with own_site.serve(words, routes=[route("/guarded/", backend.url)]) as gateway:
+        hang_up(gateway, RELOADED, len(words) or 1)  # every worker serves by now
         before = published(gateway)
         file = generate("ES256", time.time())
         path: Path = own_site.directory / "keys" / file.name
         path.touch(mode=0o600)
         path.write_bytes(file.data[:60])
-        until(lambda: said(gateway, refused), "it is told", SECONDS)
+        until(lambda: len(said(gateway, refused)) == (len(words) or 1), "every worker tells it", SECONDS)
         assert published(gateway) == before
         assert gateway.operate("POST", "/admin/keys/reload").error == (409, "bad_keys")
         gateway.login()

@@ -23,7 +23,7 @@ from gateway import __version__
 from gateway.tokens.keyring import generate, generate_refresh
 from tests.e2e.harness import until
 from tests.e2e.wire import ask, request
-from tests.k8s import requirements, steps
+from tests.k8s import page, requirements, steps
 from tests.k8s.tools import ROOT
 from tests.redis_server import RedisServer, free_port
 
@@ -120,10 +120,11 @@ def test_the_entry_point_tells_the_version(image: Path) -> None:
     assert __version__ in _run(image, *FINAL.words("ENTRYPOINT"), "--version")
 
 
-def test_what_is_installed_is_compiled_and_smaller_than_120_mib(image: Path) -> None:
+def test_what_is_installed_is_compiled_and_has_the_size_that_the_page_says(image: Path) -> None:
     site = next(image.glob("lib/python3.*/site-packages"))
     assert len(list((site / "gateway").rglob("*.pyc"))) == len(list((site / "gateway").rglob("*.py")))
-    assert steps.size(image) < 120 * 2**20
+    said = int(page.PAGE.partition("<!-- size -->")[2].partition(" MiB")[0])
+    assert abs(steps.size(image) / 2**20 - said) < 4
 
 
 @pytest.fixture

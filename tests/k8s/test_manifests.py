@@ -282,7 +282,7 @@ def test_the_charts_configuration_is_the_bases() -> None:
     assert (CHART / "files/gateway.toml").read_bytes() == (K8S / "base/gateway.toml").read_bytes()
 
 
-def test_helm_finds_nothing_wrong_with_the_chart_by_the_commands_of_the_page(tmp_path: Path) -> None:
+def test_helm_finds_nothing_wrong_with_the_chart(tmp_path: Path) -> None:
     (tmp_path / "k8s").symlink_to(K8S)
     said = page.run(page.blocks("Helm")[0], tmp_path)
     assert "0 chart(s) failed" in said

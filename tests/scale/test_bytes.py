@@ -30,7 +30,7 @@ def test_a_session_its_index_a_blacklist_entry_and_a_limit_take_what_the_model_c
     probe = Probe(own_redis.port, 0)
     sizes = probe.sizes(Crowd("gw", int(time.time())), COUNT)
     share = tables(2 * COUNT) / COUNT  # of the hash tables, which the sizes leave out
-    assert 400 < sizes["session"] + sizes["index"] < 600 - share
+    assert 200 < sizes["session"] + sizes["index"] < 600 - share
     assert 60 < sizes["revoked"] < 200
     assert 60 < sizes["attempt"] < 200
 

@@ -169,5 +169,5 @@ def test_after_a_reload_the_new_key_signs() -> None:
     made = signer()
     ring = Keyring.load([key_file("ES256"), key_file("ES256", 5)], "ES256")
     made.reload(ring)
-    token = made.mint(subject="u", session_id=SESSION, counter=0, roles=[], scope="", claims={}, now=NOW).token
+    token = made.mint(subject="u", session_id=SESSION, counter=0, roles=[], scope="", claims={}, now=NOW + 5).token
     assert jwt.get_unverified_header(token)["kid"] == key_file("ES256", 5).name.removesuffix(".pem")

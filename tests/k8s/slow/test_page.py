@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(180)  # seconds: the server starts, and kubectl
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if any(tools.program(name) is None for name in (*tools.SERVERS, "helm")):
+    if any(tools.program(name) is None for name in (*tools.SERVERS, "helm")) or not tools.CRDS.is_dir():
         pytest.skip("needs etcd, kube-apiserver and helm: make k8s-apiserver-test builds them")
     with cluster(tmp_path_factory.mktemp("cluster")) as made:
         yield made
@@ -32,9 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_dev_overlay_goes_in_by_the_pages_lines_and_nothing_changes_when_it_goes_in_again(
-    server: Cluster, checkout: Path
-) -> None:
+def test_the_dev_overlay_goes_in_as_the_page_says(server: Cluster, checkout: Path) -> None:
     blocks = page.blocks("The dev overlay")
     page.run(blocks[page.FILES] + blocks[page.CLUSTER], checkout, server.environ)
     words = ["--namespace=tokengate-dev", "--output=json"]
@@ -55,3 +53,11 @@ def test_helm_installs_upgrades_and_takes_away_the_release(server: Cluster, chec
     assert json.loads(config)["data"]["gateway.toml"] == (checkout / "gateway.toml").read_text()
     page.run("helm uninstall tokengate --namespace tokengate", checkout, server.environ)
     assert server.kubectl("get", "deployments,services", "--namespace=tokengate", "--output=name") == ""
+
+
+def test_the_production_overlay_goes_in_and_nothing_changes_when_it_goes_in_again(
+    server: Cluster, checkout: Path
+) -> None:
+    server.define(tools.CRDS)
+    for command in ("apply", "diff"):
+        page.run(f"kubectl {command} -k k8s/overlays/production", checkout, server.environ)
