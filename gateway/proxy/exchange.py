@@ -226,6 +226,8 @@ class Exchange:
         if self.done:
             self._discard(len(data))
         elif 0 < self.plane.max_body_bytes < self.received:
+            if self.protocol.active is not self:  # behind another request: refused in its turn (protocol.py)
+                raise errors.BodyTooLarge("body")
             self.broken(errors.BodyTooLarge("body"))
         elif self.upstream is not None and self.sent:
             self._send(data)

@@ -38,6 +38,8 @@ class ObservedExchange(Exchange):
     cut = ""  # why an answer or a stream has broken off
     told = refusing = False
     trace = b""  # what the backend was told
+    transport: CountedTransport | None = None  # from the start on
+    before = 0
 
     def __init__(self, protocol: GatewayProtocol, head: Head, access: AccessLog | None) -> None:
         Exchange.__init__(self, protocol, head)
@@ -45,8 +47,8 @@ class ObservedExchange(Exchange):
 
     def start(self) -> None:
         transport: Any = self.protocol.transport
-        self.transport = transport if type(transport) is CountedTransport else counted(self.protocol)
-        self.before = self.transport.sent
+        self.transport = counter = transport if type(transport) is CountedTransport else counted(self.protocol)
+        self.before = counter.sent
         Exchange.start(self)
 
     def connected(self, upstream: Any) -> None:
@@ -139,7 +141,8 @@ class ObservedExchange(Exchange):
             line["cut"] = self.cut
         line["seconds"] = int(seconds * 1e6) / 1e6
         line["bytes_in"] = self.received
-        line["bytes_out"] = self.transport.sent - self.before
+        if self.transport is not None:
+            line["bytes_out"] = self.transport.sent - self.before
         line["ip"] = address(self.protocol, head)
         line["protocol"] = version(head) if tunnel is None else clean(tunnel.protocol_name.decode("latin-1"), 32)
         line["request_id"] = self.request_id.decode("latin-1")

@@ -102,10 +102,7 @@ CURRENT: Final[ContextVar[Span | None]] = ContextVar("span", default=None)
 
 @contextmanager
 def under(span: Span | None) -> Iterator[None]:
-    """Have what is done inside belong to this span; None is no span."""
-    if span is None:
-        yield
-        return
+    """Have what is done inside belong to this span; None is no span, whoever began the task."""
     before = CURRENT.set(span)
     try:
         yield

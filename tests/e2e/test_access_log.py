@@ -36,6 +36,7 @@ def logged(site: Site, backend: Backend) -> Iterator[Gateway]:
         route("/reading/", backend.url, methods=["GET"], auth="none"),
         route("/closed/", f"http://127.0.0.1:{free_port()}", auth="none"),
         route("/impatient/", backend.url, auth="none", response_timeout="300ms"),
+        route("/idle/", backend.url, auth="none", idle_timeout="300ms"),
     ]
     log = {"access": True, "access_per_second": 0}
     with site.serve(routes=routes, log=log, server={"trusted_proxies": ["127.0.0.1"]}) as gateway:
@@ -192,6 +193,16 @@ def test_a_websocket_has_one_line_when_it_ends(logged: Gateway, backend: Backend
     found = line(logged, path=spot.path("/guarded"))
     assert (found["status"], found["protocol"]) == (101, "websocket")
     assert found["bytes_out"] > len(sent)
+
+
+def test_a_websocket_that_idles_too_long_is_told_as_cut_and_counted_once(logged: Gateway, backend: Backend) -> None:
+    spot = backend.spot(echo)
+    with Client(logged.port) as client:
+        opened(client, upgrade(spot.path("/idle")))
+        assert client.ended()
+    found = line(logged, path=spot.path("/idle"))
+    assert (found["status"], found["cut"]) == (101, "aborted")
+    assert logged.metric("tokengate_requests_total", route="/idle/", code="101") == 1
 
 
 def test_a_stream_that_the_gateway_ends_says_why(logged: Gateway, backend: Backend) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.e2e.backends import Backend, Call
-from tests.e2e.harness import Gateway
+from tests.e2e.harness import Gateway, Site, route
 from tests.e2e.wire import Client, ask, json_request, request
 
 
@@ -132,3 +132,25 @@ def test_a_sign_out_without_a_body_needs_none_behind_another_request(
             assert [client.answer("GET").status, client.answer("POST").status] == [200, 204]
         else:
             assert [client.ask(first).status, client.ask(second).status] == [200, 204]
+
+
+def test_a_body_that_is_too_large_is_refused_in_its_turn(site: Site, backend: Backend) -> None:
+    """A 413 that came at once would be taken for the answer to the request before it."""
+    go = threading.Event()
+
+    def slow(call: Call) -> None:
+        assert go.wait(10)
+        call.reply(b"first")
+
+    spot, never = backend.spot(slow), backend.spot()
+    routes = [route("/raw/", backend.url, auth="none")]
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (4000, b"x" * 4000)
+    with site.serve(routes=routes, server={"max_body_bytes": "1KiB"}) as gateway, Client(gateway.port) as client:
+        second = request("POST", never.path(), {"Transfer-Encoding": "chunked"}) + chunks
+        client.send(request("GET", spot.path()) + second)
+        spot.calls(1)
+        go.set()
+        assert client.answer().body == b"first"
+        assert client.answer("POST").error == (413, "body_too_large")
+        assert client.ended()
+    assert never.calls() == []
