@@ -17,6 +17,7 @@ OTHER_LANGUAGES |= {"redis", "sql", "text", "toml", "yaml"}
 BY_THEMSELVES = {
     "docs/operations/keys.md": "tests/e2e/test_keys_page.py",
     "docs/operations/monitoring.md": "tests/monitoring/test_page.py",
+    "docs/operations/observability.md": "tests/e2e/test_observability_page.py",
     "docs/operations/capacity.md": "tests/scale/test_page.py",
 }
 
