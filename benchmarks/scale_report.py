@@ -294,12 +294,12 @@ def _verify(results: Results) -> str:
 
 
 def _example(results: Results) -> str:
-    return f"```\n{told(plan(EXAMPLE, results.constants), results.constants, Headroom())}```"
+    return f"```text\n{told(plan(EXAMPLE, results.constants), results.constants, Headroom())}```"
 
 
 def _arithmetic(results: Results) -> str:
     steps = _steps(plan(EXAMPLE, results.constants), results.constants)
-    return "```\n" + "\n".join(f"{name:<15}{'=' if name else ' '} {text}" for name, text in steps) + "\n```"
+    return "```text\n" + "\n".join(f"{name:<15}{'=' if name else ' '} {text}" for name, text in steps) + "\n```"
 
 
 def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:

@@ -15,9 +15,9 @@ OTHER_LANGUAGES = {"css", "go", "html", "http", "ini", "java", "js", "json", "lu
 OTHER_LANGUAGES |= {"redis", "sql", "text", "toml", "yaml"}
 # Pages whose tests take their blocks in a way of their own
 BY_THEMSELVES = {
-    "docs/kubernetes.md": "tests/k8s/page.py",
     "docs/operations/keys.md": "tests/e2e/test_keys_page.py",
     "docs/operations/monitoring.md": "tests/monitoring/test_page.py",
+    "docs/operations/observability.md": "tests/e2e/test_observability_page.py",
     "docs/operations/capacity.md": "tests/scale/test_page.py",
 }
 
