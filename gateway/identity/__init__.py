@@ -7,6 +7,7 @@ passwords   hashes: made with argon2id, checked also as bcrypt and scrypt, off t
 counted     what a rate limit counts as one place or one user
 exchange    a token of another issuer into a user here
 jwks        the keys of other issuers, fetched in the background
+outbound    what the questions to other services have in common
 fields      what may stand in an identity, whoever gives it
 """
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import re
 import ssl
@@ -24,6 +23,8 @@ from typing import Any, Final
 
 import aiohttp
 
+from gateway.identity.outbound import cause, is_packed, new_client, read
+
 MAX_BYTES: Final = 256 * 1024
 COOLDOWN: Final = 10.0  # seconds between two fetches that requests caused
 LEAST_REFRESH: Final = 30.0  # seconds, whatever an issuer's Cache-Control says
@@ -32,11 +33,7 @@ MAX_WAITING: Final = 1024  # requests that may wait for one fetch
 
 _ETAG = re.compile(r'(W/)?"[!#-~]{0,200}"')  # RFC 9110 8.8.3, ASCII
 _MAX_AGE = re.compile(r"(?:^|,)\s*max-age=(\d{1,9})\s*(?:,|$)")
-_HEADERS: Final = {
-    "Accept": "application/jwk-set+json, application/json",
-    "Accept-Encoding": "identity",  # a small compressed answer may be a huge one
-    "User-Agent": "tokengate",
-}
+_HEADERS: Final = {"Accept": "application/jwk-set+json, application/json"}
 
 _LOG = logging.getLogger("gateway.identity")
 
@@ -161,7 +158,7 @@ class Fetcher:
         except FetchFailed:
             raise
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            raise FetchFailed(_cause(error)) from error
+            raise FetchFailed(cause(error)) from error
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         return [task for task in (self._watch, self._flight) if task is not None]
@@ -225,9 +222,9 @@ class Fetcher:
                 return None
             if response.status != 200:
                 raise FetchFailed(f"answered {response.status}")
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if is_packed(response):
                 raise FetchFailed("answered with a compressed body")
-            body = await _read(response.content)
+            body = await read(response.content, MAX_BYTES)
             etag = response.headers.get("ETag", "")
             self._etag = etag if _ETAG.fullmatch(etag) else ""
             return body
@@ -244,14 +241,7 @@ class Fetcher:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._client is None:  # not before there is an event loop
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=2, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=None),  # `fetch` times the whole
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=_HEADERS,
-                auto_decompress=False,
-                trust_env=False,
-            )
+            self._client = new_client(_HEADERS, aiohttp.TCPConnector(limit=2, force_close=True))
         return self._client
 
 
@@ -263,22 +253,3 @@ def tls_context(authorities: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=authorities)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > MAX_BYTES:
-            raise FetchFailed(f"answered more than {MAX_BYTES} bytes")
-    return bytes(body)
-
-
-def _cause(error: Exception) -> str:
-    """Say what went wrong without quoting the answer, which may hold anything."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return "its certificate is not trusted"
-    number = getattr(error, "errno", None)
-    return f"{type(error).__name__}: {os.strerror(number)}" if isinstance(number, int) else type(error).__name__

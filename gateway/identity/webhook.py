@@ -11,7 +11,6 @@ sent once, never again (the backend may count wrong passwords).
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,6 +19,7 @@ import orjson
 
 from gateway.errors import IdentityUnavailable, InvalidCredentials
 from gateway.identity import fields
+from gateway.identity.outbound import cause, is_packed, new_client, read
 from gateway.identity.provider import Identity
 from gateway.telemetry.spans import Span, step
 
@@ -28,12 +28,7 @@ LARGEST_ANSWER: Final = 64 * 1024  # bytes
 KEEPALIVE: Final = 4.0  # seconds
 _WAITING_A_CONNECTION: Final = 4  # requests in line for each connection before more are turned away
 
-_HEADERS: Final = {
-    "Content-Type": "application/json",
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",  # a small compressed answer may be a huge one
-    "User-Agent": "tokengate",
-}
+_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 class Webhook:
@@ -88,7 +83,7 @@ class Webhook:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(url, body)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            raise IdentityUnavailable(f"webhook: {_cause(error)}") from error
+            raise IdentityUnavailable(f"webhook: {cause(error)}") from error
         finally:
             self._places += 1
 
@@ -108,30 +103,15 @@ class Webhook:
                 return None
             if response.status != 200:
                 raise IdentityUnavailable(f"webhook: answered {response.status}")
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if is_packed(response):
                 raise IdentityUnavailable("webhook: answered with a compressed body")
-            return await _read(response.content)
+            return await read(response.content, LARGEST_ANSWER)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._client is None:  # not before there is an event loop
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=KEEPALIVE),
-                timeout=aiohttp.ClientTimeout(total=None),  # `_ask` times the whole
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=_HEADERS,
-                auto_decompress=False,
-                trust_env=False,
-            )
+            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=KEEPALIVE)
+            self._client = new_client(_HEADERS, connector)
         return self._client
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > LARGEST_ANSWER:
-            raise IdentityUnavailable(f"webhook: answered more than {LARGEST_ANSWER} bytes")
-    return bytes(body)
 
 
 def _identity(answer: bytes, asked: str | None) -> Identity:
@@ -174,9 +154,3 @@ def _addresses(url: str) -> tuple[str, str]:
         raise ValueError("must be a URL without a query or a fragment")
     path = parts.path.rstrip("/")
     return url, urlunsplit(parts._replace(path=f"{path}/refresh"))
-
-
-def _cause(error: Exception) -> str:
-    """Say what went wrong without quoting the answer, which may hold anything."""
-    number = getattr(error, "errno", None)
-    return f"{type(error).__name__}: {os.strerror(number)}" if isinstance(number, int) else type(error).__name__

@@ -14,6 +14,7 @@ class EchoBackend(ThreadingHTTPServer):
     """Answers every request with {method, path, user, body}; `counts` holds "METHOD path" of what came."""
 
     daemon_threads = True
+    request_queue_size = 256  # with 5, as it is by default, a hundred connections at once are not all accepted in time
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -14,7 +14,7 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 _CLIENT = _ROOT / "clients" / "javascript"
 _NODE_MODULES = _ROOT / "build" / "node" / "node_modules"
-_SECONDS = 240.0
+_SECONDS = 420.0  # half of them wait for tokens to expire, and a busy machine is slow
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def axios() -> Path:
     return module
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 def test_the_tests_of_the_javascript_client_pass_on_a_real_gateway() -> None:
     assert _passed(*sorted({*(_CLIENT / "test").glob("*.test.js")} - {_README})) > 40
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 def test_the_readme_of_the_javascript_client_is_true_of_axios_too(axios: Path) -> None:
     assert _passed(_README, TOKENGATE_AXIOS=str(axios)) == 6
 

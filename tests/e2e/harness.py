@@ -37,7 +37,7 @@ ISSUER = "https://gateway.test"
 AUDIENCE = "e2e"
 ADMIN_TOKEN = "admin-token-of-the-tests"
 PASSWORD = "correct horse"
-TIMEOUT = 15.0  # seconds for a process to be ready or to end
+TIMEOUT = 30.0  # seconds for a process to be ready or to end, on a machine that does much else
 USERS: dict[str, dict[str, Any]] = {
     "alice": {"sub": "u-alice", "roles": ["user", "admin"], "scope": "orders:read orders:write"},
     "carol": {"sub": "u-carol", "roles": ["user", "admin"], "scope": "orders:read orders:write"},

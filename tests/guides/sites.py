@@ -44,6 +44,9 @@ def oauth2_proxy_site(idp: Provider, kind: str, files: Files | None = None) -> I
     ):
         served.update(files or {})
         running.run(_REDIS)
+        running.run(
+            "export TOKENGATE_TOKENS__LEEWAY=1s"
+        )  # a store that begins is settled in two seconds, not in twenty
         running.play(commands("docs/migrate/oauth2-proxy.md"))
         # the minutes of the page are a second here
         running.run(f"{command} --config oauth2-proxy.cfg --cookie-refresh 1s >oauth2-proxy.log 2>&1 &")
@@ -60,6 +63,9 @@ def supertokens_site(core: SuperTokens) -> Iterator[Terminal]:
     swaps = {**ports("8080", "9090", "6380", "8000", "8001"), "3001": str(core.server_port)}
     with terminal({**swaps, "3567": str(core.server_port)}) as running:
         running.run(_REDIS)
+        running.run(
+            "export TOKENGATE_TOKENS__LEEWAY=1s"
+        )  # a store that begins is settled in two seconds, not in twenty
         running.run(f"export TOKENGATE_MANAGEMENT__ADMIN_TOKEN={ADMIN_TOKEN}")
         running.play(commands("docs/migrate/supertokens.md"))
         begin_nginx(running, "side-by-side.conf")

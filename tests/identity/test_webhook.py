@@ -221,7 +221,7 @@ def test_a_slow_or_stuck_backend_costs_the_timeout_and_no_more(answer: Answer) -
     started = time.monotonic()
     error, _ = asking(answer, login, timeout=0.2)
     assert isinstance(error, IdentityUnavailable)
-    assert "TimeoutError" in error.reason
+    assert "no answer in time" in error.reason
     assert time.monotonic() - started < 2
 
 

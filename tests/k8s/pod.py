@@ -199,9 +199,9 @@ def _start(path: Path) -> subprocess.Popen[bytes]:
 
 
 def _questions(gateway: subprocess.Popen[bytes]) -> dict[str, Any]:
-    until(lambda: _status(9090, "/livez") == 200 or gateway.poll() is not None, "/livez 200", 40)
-    until(lambda: _status(9090, "/readyz") == 200, "/readyz 200", 40)
-    until(lambda: _status(8082, "/") == 200, "the backend serves", 40)
+    until(lambda: _status(9090, "/livez") == 200 or gateway.poll() is not None, "/livez 200", 60)
+    until(lambda: _status(9090, "/readyz") == 200, "/readyz 200", 60)
+    until(lambda: _status(8082, "/") == 200, "the backend serves", 60)
     found: dict[str, Any] = {"public": _status(8080, "/public/x"), "no token": _status(8080, "/api/hello")}
     login = ask(8080, json_request("POST", "/auth/login", {"username": "alice", "password": PASSWORD}))
     token = login.json()["access_token"]

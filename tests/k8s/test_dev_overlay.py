@@ -19,7 +19,7 @@ from tests.k8s.tools import ROOT
 from tests.redis_server import find_redis_server
 
 # The longest wait: three starts of Python on a busy machine, then drain_delay and drain_timeout.
-SECONDS = 110
+SECONDS = 180
 
 pytestmark = [pytest.mark.usefixtures("need_kustomize"), pytest.mark.timeout(SECONDS + 30)]
 

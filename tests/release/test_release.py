@@ -19,7 +19,7 @@ PINNED = pinned()
 WHEEL = f"tokengate-{__version__}-py3-none-any.whl"
 SDIST = f"tokengate-{__version__}.tar.gz"
 
-pytestmark = pytest.mark.timeout(300)  # seconds: three environments, and the first time what is in them is fetched
+pytestmark = pytest.mark.timeout(600)  # seconds: three environments, and the first time what is in them is fetched
 
 
 @dataclass(frozen=True)

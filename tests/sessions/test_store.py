@@ -9,20 +9,9 @@ import pytest
 
 from gateway.sessions.connect import Endpoint
 from gateway.sessions.keyspace import Keyspace, partition
-from gateway.sessions.store import NewIdentity, NewSession
+from gateway.sessions.store import NewIdentity
 from gateway.tokens.rotation import Outcome
-from tests.sessions.world import Clock, in_loop, login, opened
-
-FULL = NewSession(
-    subject="u-1",
-    device="laptop",
-    user_agent="Mozilla/5.0 (X11; Linux x86_64)",
-    ip="203.0.113.7",
-    roles=("user", "admin"),
-    scope="orders:read orders:write",
-    claims={"email": "alice@example.com", "nested": {"list": [1, 2.5, None, True]}},
-    credential_version="v7",
-)
+from tests.sessions.world import FULL, Clock, in_loop, login, opened
 
 
 @in_loop

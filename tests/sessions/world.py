@@ -19,6 +19,16 @@ from gateway.sessions.store import NewSession, SessionPolicy, SessionStore
 
 TIMEOUT = 1.0
 POLICY = SessionPolicy(refresh_ttl=600, session_ttl=3600, grace=10, max_sessions=50, leeway=10, access_ttl=60)
+FULL = NewSession(  # with something in every part of its record
+    subject="u-1",
+    device="laptop",
+    user_agent="Mozilla/5.0 (X11; Linux x86_64)",
+    ip="203.0.113.7",
+    roles=("user", "admin"),
+    scope="orders:read orders:write",
+    claims={"email": "alice@example.com", "nested": {"list": [1, 2.5, None, True]}},
+    credential_version="v7",
+)
 
 LOOKED_INTO: dict[Endpoint, str] = {}  # where a test looks into a Redis whose user may not look
 

@@ -12,7 +12,7 @@ import {
 } from "../src/index.js";
 import { startSite, withCookies } from "./site.js";
 
-const BRIEF = 4; // seconds that access tokens live on the second site
+const BRIEF = 6; // seconds that access tokens live on the second site; what is refreshed must outlive a test
 
 let site;
 let brief;

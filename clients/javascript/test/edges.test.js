@@ -352,9 +352,13 @@ test("news of a session that has ended here do not bring it back", async () => {
   const id = client.sessionId;
   await client.logout();
   const seen = [];
-  client.onRefreshed(() => seen.push(client.sessionId));
+  const heard = new Promise((resolve) => {
+    client.onRefreshed(() => {
+      seen.push(client.sessionId);
+      if (client.sessionId !== id) resolve();
+    });
+  });
   const late = new BroadcastChannel(`tokengate:${site.url}:body`);
-  const heard = new Promise((resolve) => (late.onmessage = resolve));
   late.postMessage({ kind: "refreshed", id, value: "x", life: 600, wall: Date.now() / 1000, scope: "" });
   const other = await signedIn({ tabs: true }, "carol"); // what it tells comes after that
   await heard;

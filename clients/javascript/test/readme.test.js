@@ -12,7 +12,7 @@ import * as errors from "../src/errors.js";
 import { createTokengate } from "../src/index.js";
 import { startSite } from "./site.js";
 
-const BRIEF = 2; // seconds that access tokens live
+const BRIEF = 5; // seconds that access tokens live; what is refreshed must outlive three calls at once
 const CLIENT = new URL("../src/index.js", import.meta.url).href;
 const AXIOS = process.env.TOKENGATE_AXIOS; // the path of axios' module
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");

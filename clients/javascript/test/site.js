@@ -1,8 +1,12 @@
 // A real gateway for a test file: `const site = await startSite({tokens: {access_ttl: "2s"}})`, `await site.stop()`.
 
 import { spawn } from "node:child_process";
+import { setDefaultAutoSelectFamilyAttemptTimeout } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+
+// "localhost" has two addresses, and Node gives up each after 250 ms: a busy machine takes longer.
+setDefaultAutoSelectFamilyAttemptTimeout(20_000);
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PYTHON = process.env.TOKENGATE_PYTHON ?? "python3";
