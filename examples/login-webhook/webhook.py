@@ -61,6 +61,7 @@ CALLS = {"/internal/login": login, "/internal/login/refresh": recheck}
 
 class Webhook(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # the gateway keeps its connections
+    wbufsize = -1  # an answer is one write: whoever has read its status need not wait for the rest
 
     def do_POST(self) -> None:
         call = CALLS.get(self.path)

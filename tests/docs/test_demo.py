@@ -22,7 +22,7 @@ from tests.e2e.wire import ask, request
 from tests.redis_server import free_port
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(not shutil.which("make") or not shutil.which("curl"), reason="needs make and curl"),
 ]
 ERRORS = re.compile(r'"error":"(\w+)"')

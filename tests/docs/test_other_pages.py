@@ -16,6 +16,7 @@ from tests.e2e.test_issuers import get
 from tests.issuer import issuer
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.timeout(120)  # programs of Python, on a machine that may be busy
 WRONG = """
 [redis]
 timeout = "soon"

@@ -14,6 +14,7 @@ from docsite import build, nav, staging
 from docsite.staging import Broken, Stage
 from tests.web.browser import PHONE, chromium, find_chromium, overflow, visit
 
+pytestmark = pytest.mark.timeout(180)  # a browser on a machine that may be busy
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
 _FETCHED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
 
