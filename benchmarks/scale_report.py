@@ -230,7 +230,11 @@ def _batches(results: Results) -> str:
         ("one server, asleep between batches", results.woken_batches),
         ("a master of a cluster", results.cluster_batches),
     )
-    rows = [[f"{name}, µs a live check", *(f"{cost / size:.1f}" for size, cost in points)] for name, points in kinds]
+    rows = [
+        [f"{name}, µs a live check", *(f"{cost / size:.1f}" for size, cost in points)]
+        for name, points in kinds
+        if points
+    ]
     return markdown(("live checks in a batch", *(str(size) for size in sizes)), rows)
 
 
@@ -294,12 +298,12 @@ def _verify(results: Results) -> str:
 
 
 def _example(results: Results) -> str:
-    return f"```\n{told(plan(EXAMPLE, results.constants), results.constants, Headroom())}```"
+    return f"```text\n{told(plan(EXAMPLE, results.constants), results.constants, Headroom())}```"
 
 
 def _arithmetic(results: Results) -> str:
     steps = _steps(plan(EXAMPLE, results.constants), results.constants)
-    return "```\n" + "\n".join(f"{name:<15}{'=' if name else ' '} {text}" for name, text in steps) + "\n```"
+    return "```text\n" + "\n".join(f"{name:<15}{'=' if name else ' '} {text}" for name, text in steps) + "\n```"
 
 
 def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:
