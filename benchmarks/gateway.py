@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
@@ -32,12 +32,13 @@ def tokengate(
     trusting: bool = False,
     redis_url: str = "",
     accounts: int = 0,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Peer]:
     """Run the gateway and sign in; requests carry a token that is verified and, if `live`, checked in the store.
 
     `target` and `store` are the ports of the backend and of Redis. `trusting` lets a proxy on this machine ask
     /auth/verify about its own requests. `redis_url` stands in for the Redis on `store`; `accounts` is the port of a
-    login webhook, in place of the users file.
+    login webhook, in place of the users file. `environ` wins over the configuration.
     """
     home = folder / name.replace(" ", "-")
     home.mkdir()
@@ -50,7 +51,7 @@ def tokengate(
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--workers", str(workers)]
     cores = machine.cores()
     on = cores.two if workers > 1 else cores.one
-    with machine.process(command, lambda: _ready(management), home / "log", on=on) as pid:
+    with machine.process(command, lambda: _ready(management), home / "log", on=on, environ=environ) as pid:
         url = f"http://127.0.0.1:{port}"
         token = str(sign_in(url)["access_token"])
         yield Peer(name, url, (pid,), {"Authorization": f"Bearer {token}"}, checks=True)

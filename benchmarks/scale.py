@@ -36,13 +36,15 @@ from gateway.tokens.signer import Signer
 SESSIONS = 100_000  # in Redis while everything else is measured
 TOKENS = 10_000  # of them that clients use
 SLICE = 1_000  # tokens that several workers see
-FRESH = 12_000  # tokens of a round of first sights
+FRESH = 6_000  # tokens of a round of first sights
 LOADED = 1_000_000  # sessions that the model of memory is tried on
 IDLE = 2_000  # connections
 REST = 3.0  # seconds for which workers at rest are watched
 WORKERS = (1, 2, 4)
 MANY = 16  # workers that ask Redis at the same moment
-ROUNDS = 2
+ROUNDS = 4  # of which the least counts
+# Nothing is refused because the machine is busy with something else.
+PATIENT = {"TOKENGATE_REDIS__TIMEOUT": "2s", "TOKENGATE_SERVER__OVERLOAD_AFTER": "5s"}
 KEPT = {
     "nothing is kept": (),
     "appendfsync everysec": ("--appendonly", "yes", "--appendfsync", "everysec"),
@@ -54,7 +56,7 @@ def main(words: Sequence[str]) -> int:
     """Measure, or take a run that was saved; print it."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--scale", action="store_true", required=True)
-    parser.add_argument("--seconds", type=float, default=2, help="length of a round, whole seconds (default 2)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a round, whole seconds (default 1)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the run as JSON")
     parser.add_argument("--from", dest="from_file", type=Path, metavar="FILE", help="no run: take one that was saved")
     parser.add_argument("--docs", action="store_true", help="write docs/scale.json and the tables of the page")
@@ -179,7 +181,7 @@ class Bench:
         with self._gateway() as peer:
             grown = footprint.idle(peer, IDLE)
         with self._gateway() as peer:
-            tokens = self._tokens(self.fresh, 50_000, 2 * FRESH)
+            tokens = self._tokens(self.fresh, 50_000, 4 * FRESH)
             run(Load("warm", "/1k", 4), peer, 1, self.redis)
             before = machine.memory(peer.pids)
             sample = run(Load("tokens", "/1k", 4, self._script(tokens, "GET")), peer, 5, self.redis)
@@ -232,7 +234,7 @@ class Bench:
                 check([sample])
                 seen = min(sample.requests, len(tokens))
                 costs.append((sample.cpu * 1e6 - sample.requests * request) / seen)
-        return {"verify": median(verified), "mark": max(0.0, median(marked) - median(verified))}
+        return {"verify": min(verified), "mark": max(0.0, min(marked) - min(verified))}
 
     def _grants(self, peer: Peer) -> dict[str, float]:
         client = self.probe.client
@@ -285,21 +287,18 @@ class Bench:
         return found
 
     def _point(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], load: Load) -> Point:
-        before, cpu = mgets(clients), machine.cpu_seconds(pids)
+        """Return the cheaper of two rounds."""
+        return min(
+            (self._round(peer, workers, pids, clients, load) for _ in range(2)), key=lambda each: each.check_cost
+        )
+
+    def _round(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], load: Load) -> Point:
+        before, store = mgets(clients), machine.cpu_seconds(pids)
         sample = run(load, peer, self.seconds, self.redis)
         check([sample])
-        used, batches = machine.cpu_seconds(pids) - cpu, mgets(clients) - before
-        return Point(
-            workers,
-            len(pids),
-            load.connections,
-            load.rate,
-            sample.requests,
-            sample.seconds,
-            sample.cpu,
-            used,
-            batches,
-        )
+        used, batches = machine.cpu_seconds(pids) - store, mgets(clients) - before
+        connections, requests = load.connections, sample.requests
+        return Point(workers, len(pids), connections, load.rate, requests, sample.seconds, sample.cpu, used, batches)
 
     def cluster_checks(self, results: Results) -> list[Check]:
         """Put four workers before a cluster of three masters, and compare with what the model says of that."""
@@ -364,9 +363,8 @@ class Bench:
     @contextlib.contextmanager
     def _gateway(self, **options: Any) -> Iterator[Peer]:
         self._number += 1
-        with tokengate(
-            f"scale-{self._number}", self.folder, self.target, self.port, self.credentials, **options
-        ) as peer:
+        name = f"scale-{self._number}"
+        with tokengate(name, self.folder, self.target, self.port, self.credentials, environ=PATIENT, **options) as peer:
             yield peer
 
     def _tokens(self, crowd: Crowd, first: int, count: int) -> list[str]:

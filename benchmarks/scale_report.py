@@ -230,7 +230,11 @@ def _batches(results: Results) -> str:
         ("one server, asleep between batches", results.woken_batches),
         ("a master of a cluster", results.cluster_batches),
     )
-    rows = [[f"{name}, µs a live check", *(f"{cost / size:.1f}" for size, cost in points)] for name, points in kinds]
+    rows = [
+        [f"{name}, µs a live check", *(f"{cost / size:.1f}" for size, cost in points)]
+        for name, points in kinds
+        if points
+    ]
     return markdown(("live checks in a batch", *(str(size) for size in sizes)), rows)
 
 

@@ -98,5 +98,5 @@ def load(path: Path) -> Results:
     raw["points"] = [Point(**each) for each in raw["points"]]
     raw["checks"] = [Check(**each) for each in raw["checks"]]
     for name in ("batches", "cluster_batches", "crowded_batches", "woken_batches"):
-        raw[name] = [(size, cost) for size, cost in raw[name]]
+        raw[name] = [(size, cost) for size, cost in raw.get(name, [])]
     return Results(**raw)

@@ -81,7 +81,7 @@ def run(command: str) -> str:
 def test_every_command_of_the_page_prints_what_it_says(command: str) -> None:
     printed = run(command)
     if command == COMMANDS[0]:
-        assert f"```\n{printed}```" in PAGE.read_text()
+        assert f"```text\n{printed}```" in PAGE.read_text()
     else:
         assert "pods" in printed or "--sessions N" in printed
 
