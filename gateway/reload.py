@@ -35,6 +35,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "log": None,
     "server": (
         "trusted_proxies",
+        "ignore_path_case",
         "max_connections",
         "max_header_bytes",
         "max_body_bytes",

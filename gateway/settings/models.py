@@ -56,6 +56,8 @@ class Server(Section):
     """Networks whose X-Forwarded-* or Forwarded headers are believed."""
     proxy_protocol: bool = False
     """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2); no one else may connect."""
+    ignore_path_case: bool = False
+    """Whether paths meet routes whatever their case, for backends that read them so."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
     """Client connections of a worker; one more is answered with 503 overloaded."""
     overload_after: Duration = written("250ms")
