@@ -202,10 +202,12 @@ def cookie_path(settings: Settings) -> str:
 def route_table(settings: Settings, backends: Backends, telemetry: Telemetry) -> RouteTable:
     """Return the routes of these settings and the gateway's own. Raises ValueError or OSError for files of no use."""
     control = [Route(name="control", path=path, rule=OPEN, raw=path in RAW_PATHS) for path in CONTROL_PATHS]
-    return RouteTable([*control, *(_route(route, backends, telemetry) for route in settings.routes)])
+    ignore_case = settings.server.ignore_path_case
+    routes = (_route(route, backends, telemetry, ignore_case) for route in settings.routes)
+    return RouteTable([*control, *routes], ignore_case=ignore_case)
 
 
-def _route(route: RouteSettings, backends: Backends, telemetry: Telemetry) -> Route:
+def _route(route: RouteSettings, backends: Backends, telemetry: Telemetry, ignore_case: bool) -> Route:
     name = route.host + route.path
     return Route(
         name=name,
@@ -222,4 +224,5 @@ def _route(route: RouteSettings, backends: Backends, telemetry: Telemetry) -> Ro
         refreshes=route.on_expired == "refresh",
         keeps_streams=route.on_stream_expiry == "keep",
         replay_buffer=route.replay_buffer,
+        ignores_case=ignore_case,
     )

@@ -43,6 +43,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "tracing": ("sample_ratio", "parents"),
     "server": (
         "trusted_proxies",
+        "ignore_path_case",
         "max_connections",
         "max_header_bytes",
         "max_body_bytes",

@@ -178,7 +178,7 @@ class Cluster:
 
     def end_move(self, digit: str, target: RedisServer) -> None:
         for node in sorted(self.nodes, key=lambda each: each is not target):
-            if node.runs:
+            if node.runs and _leads(node):
                 with node.client() as client:
                     client.execute_command("CLUSTER", "SETSLOT", SLOTS[digit], "NODE", _id(target))
 
@@ -210,6 +210,11 @@ def cluster(masters: int = 3, replicas: int = 0, options: Sequence[str] = ()) ->
                 wait_until(lambda: _follows(copy, master))  # noqa: B023  # called here
                 wait_until(lambda: _is_followed(original))
         yield Cluster(nodes)
+
+
+def _leads(node: RedisServer) -> bool:
+    with node.client() as client:
+        return bool(client.info("replication")["role"] == "master")
 
 
 def _give(node: RedisServer, slots: range) -> None:

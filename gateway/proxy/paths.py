@@ -52,6 +52,12 @@ def readings(path: bytes) -> set[bytes]:
     return found
 
 
+def folded(path: bytes) -> set[bytes]:
+    """Return what a path is to backends that ignore case also beyond ASCII: to some the Kelvin sign is a k."""
+    text = _decode(path).decode("utf-8", "surrogateescape")
+    return {each.casefold().encode("utf-8", "surrogateescape") for each in (text, text.upper())}
+
+
 def has_dots(path: bytes) -> bool:
     """True where a reader could find a `.` or `..` segment in a raw path without malformed escapes."""
     decoded = _turn_backslashes(_decode(path))

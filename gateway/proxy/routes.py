@@ -25,6 +25,7 @@ class Route:
 
     `upstream` is the pool that serves it, None for the control plane. `meter` counts its answers. `raw` is
     for forward-auth: what follows the route's path is the path of another request, and stays as it came.
+    `ignores_case` is that of the table: what is stripped meets a path in any case.
     `refreshes` is on_expired = "refresh", `keeps_streams` on_stream_expiry = "keep".
     """
 
@@ -43,6 +44,7 @@ class Route:
     refreshes: bool = False
     keeps_streams: bool = False
     replay_buffer: int = 65536
+    ignores_case: bool = False
     allow: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -54,7 +56,9 @@ class Route:
     def target(self, path: bytes) -> bytes:
         """Return the path that the backend gets for a matched path."""
         strip = self.strip_prefix
-        if not strip or not path.startswith(strip):
+        if not strip or not (path.startswith(strip) or self.ignores_case):
+            return path
+        if not path.startswith(strip) and path[: len(strip)].lower() != strip.lower():
             return path
         rest = path[len(strip) :]
         return rest if rest[:1] == b"/" else b"/" + rest
@@ -66,11 +70,15 @@ _SHORT = 256
 
 
 class RouteTable:
-    """Finds the route of (host, path)."""
+    """Finds the route of (host, path).
 
-    __slots__ = ("_any", "_by_host", "_known", "_longest", "_raw")
+    With `ignore_case` paths meet routes whatever their case, for backends that read them so. They get them as sent.
+    """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    __slots__ = ("_any", "_by_host", "_ignore_case", "_known", "_longest", "_raw")
+
+    def __init__(self, routes: Iterable[Route], *, ignore_case: bool = False) -> None:
+        self._ignore_case = ignore_case
         self._known: dict[bytes, Found] = {}
         self._any: dict[bytes, Route] = {}
         self._by_host: dict[bytes, dict[bytes, Route]] = {}
@@ -81,7 +89,7 @@ class RouteTable:
 
     def _add(self, route: Route) -> None:
         table = self._by_host.setdefault(route.host.lower(), {}) if route.host else self._any
-        prefix = route.path.rstrip(b"/")
+        prefix = self._cased(route.path.rstrip(b"/"))
         if prefix in table:
             raise ValueError(f"two routes for {route.host.decode()}{route.path.decode()}")
         table[prefix] = route
@@ -139,11 +147,17 @@ class RouteTable:
 
     def _check_readings(self, host: bytes, path: bytes, route: Route) -> None:
         """Raise BadRequest (or NoRoute) where a backend could take a path for another route's."""
-        if any(self._match(host, read) is not route for read in paths.readings(path)):
+        found = paths.readings(path)
+        if self._ignore_case:
+            found |= {each for read in found for each in paths.folded(read)}
+        if any(self._match(host, read) is not route for read in found):
             raise BadRequest("a path with two readings")
 
+    def _cased(self, path: bytes) -> bytes:
+        return path.lower() if self._ignore_case else path
+
     def _match(self, host: bytes, path: bytes) -> Route:
-        prefix = path
+        prefix = path = path.lower() if self._ignore_case else path
         if len(prefix) > self._longest:  # cut first, so that a long path costs no more than the longest route
             end = self._longest
             prefix = path[:end] if path[end : end + 1] == b"/" else path[: max(0, path.rfind(b"/", 0, end + 1))]

@@ -63,6 +63,10 @@ class Server(Section):
     proxy_protocol: bool = False
     """Whether trusted proxies begin every connection with the PROXY protocol (v1 or v2), whose source address becomes
     the client's; then no one else may connect. Not beside `tls_cert`."""
+    ignore_path_case: bool = False
+    """Whether paths meet routes whatever their case (`/Admin` one for `/admin`), for backends that take one for the
+    other: IIS, Windows and macOS file systems. Backends get paths as they were sent; the gateway's own addresses
+    (`/auth`) are served in lower case alone."""
     max_connections: Annotated[Number, Field(ge=1)] = 20000
     """Client connections of a worker; one more gets 503 `overloaded`."""
     overload_after: Duration = written("250ms")

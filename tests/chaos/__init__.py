@@ -1,6 +1,6 @@
 """Faults of Redis and of the way to it, under load, against real gateways.
 
-python -m tests.chaos           every fault in turn, and one table (`make chaos`)
+python -m tests.chaos           every fault in turn, and two tables (`make chaos`)
 pytest tests/chaos              the same faults, shorter
 
 proxy       the way to Redis: a TCP proxy that delays, loses, cuts and falsifies
@@ -11,6 +11,8 @@ load        the clients
 sessions    the sessions that they use, and those that have ended
 world       two gateways, their proxies, their Redis
 faults      the table of faults
+blows       the table of what befalls a primary behind sentinels, and a cluster
+struck      one of these, and its laws
 run         one fault, from its beginning to the return of the service, and its laws
-report      the table
+report      the tables
 """

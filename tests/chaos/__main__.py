@@ -1,4 +1,4 @@
-"""python -m tests.chaos: every fault in turn under load; prints one table; 1 where a law was broken."""
+"""python -m tests.chaos: every fault in turn under load; prints two tables; 1 where a law was broken."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
+from tests.chaos import struck
+from tests.chaos.blows import BLOWS
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.report import table
+from tests.chaos.report import blows_table, table
 from tests.chaos.run import Row, run
+from tests.chaos.struck import Outcome
 from tests.chaos.world import world
 
 PAGE = Path("docs/operations/failures.md")
-MARKS = ("<!-- table: begin, made by `python -m tests.chaos --docs` -->", "<!-- table: end -->")
+FAULTS_TABLE, BLOWS_TABLE = "table", "table of blows"
 
 
 def main() -> int:
@@ -24,14 +27,30 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the table into docs/operations/failures.md")
     given = parser.parse_args()
     rows = _run([fault for fault in FAULTS if given.only in fault.name], given.seconds)
-    text = table(rows)
+    outcomes = _strike(given.only, given.seconds)
+    _tell(FAULTS_TABLE, table(rows) if rows else "", given)
+    _tell(BLOWS_TABLE, blows_table(outcomes) if outcomes else "", given)
+    told: list[Row | Outcome] = [*rows, *outcomes]
+    broken = [f"{each.name}: {law}" for each in told for law in each.broken]
+    for law in broken:
+        sys.stdout.write(f"broken: {law}\n")
+    return int(bool(broken))
+
+
+def _strike(only: str, hold: float) -> list[Outcome]:
+    outcomes = []
+    for blow in BLOWS:
+        if only in blow.name:
+            sys.stderr.write(f"{blow.name}\n")
+            outcomes.append(struck.run(blow, hold))
+    return outcomes
+
+
+def _tell(name: str, text: str, given: argparse.Namespace) -> None:
+    """Print a table, and put it in its place on the page where that is wanted."""
     sys.stdout.write(text)
-    if given.docs:
-        _write_docs(text, given.seconds)
-    for row in rows:
-        for law in row.broken:
-            sys.stdout.write(f"broken: {row.name}: {law}\n")
-    return int(any(row.broken for row in rows))
+    if text and given.docs:
+        _write_docs(name, text, given.seconds)
 
 
 def _run(faults: list[Fault], hold: float) -> list[Row]:
@@ -45,12 +64,15 @@ def _run(faults: list[Fault], hold: float) -> list[Row]:
     return rows
 
 
-def _write_docs(text: str, hold: float) -> None:
-    """Put the table between the marks of the page."""
-    page, (begin, end) = PAGE.read_text(), MARKS
+def _write_docs(name: str, text: str, hold: float) -> None:
+    """Put a table between its marks of the page."""
+    begin, end = f"<!-- {name}: begin, made by `python -m tests.chaos --docs` -->", f"<!-- {name}: end -->"
+    page = PAGE.read_text()
     before, after = page[: page.index(begin)], page[page.index(end) :]
-    about = f"A run of {datetime.now(UTC):%Y-%m-%d}; each fault lasted {hold:g} s at least."
-    PAGE.write_text(f"{before}{begin}\n\n{about}\n\n{text}\n{after}")
+    lasted = (
+        f"each fault lasted {hold:g} s at least" if name == FAULTS_TABLE else f"each was watched for {hold:g} s more"
+    )
+    PAGE.write_text(f"{before}{begin}\n\nA run of {datetime.now(UTC):%Y-%m-%d}; {lasted}.\n\n{text}\n{after}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import Any
 from tests.chaos.client import PATIENCE, Http, Reply
 from tests.chaos.ledger import ENDED, LIVE, LOGIN, LOGOUT, OPEN, REFRESH, RENEW, UNAVAILABLE, Ledger
 from tests.chaos.servers import PASSWORD as STORE_PASSWORD
-from tests.chaos.servers import Store
 from tests.chaos.sessions import USERS, Held, Sessions, expired_token, held
 from tests.chaos.world import World
 from tests.e2e.harness import PASSWORD
 from tests.e2e.wire import json_request, request
+from tests.redis_server import RedisServer
 
 PAUSE = 0.02  # seconds between two requests of a client
 SLOW_PAUSE = 0.06  # of those that write
@@ -26,7 +26,7 @@ COOKIE = "__Secure-refresh"
 class Load:
     """All clients of a run; `stop` ends them between two requests."""
 
-    def __init__(self, world: World, store: Store, sessions: Sessions, ledger: Ledger) -> None:
+    def __init__(self, world: World, store: RedisServer, sessions: Sessions, ledger: Ledger) -> None:
         self._world = world
         self._store = store
         self._sessions = sessions

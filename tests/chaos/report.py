@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.chaos.run import Row
+from tests.chaos.struck import Outcome
 
 _HEAD = (
     "fault",
@@ -26,9 +27,36 @@ _HEAD = (
 )
 
 
+_BLOWS_HEAD = (
+    "what happens",
+    "requests",
+    "2xx",
+    "401",
+    "503",
+    "other",
+    "ended tokens let in",
+    "live sessions refused with 401",
+    "sessions lost",
+    "of the other partitions: refused / asked",
+    "slowest answer, ms",
+    "of it the machine, ms",
+    "until Redis could serve, s",
+    "longest error window, s",
+    "back after Redis, s",
+    "/readyz",
+)
+
+
 def table(rows: Sequence[Row]) -> str:
-    lines = [_line(_HEAD), _line("---" for _ in _HEAD), *(_line(_cells(row)) for row in rows)]
-    return "\n".join(lines) + "\n"
+    return _table(_HEAD, [_cells(row) for row in rows])
+
+
+def blows_table(outcomes: Sequence[Outcome]) -> str:
+    return _table(_BLOWS_HEAD, [_blow_cells(each) for each in outcomes])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join([_line(head), _line("---" for _ in head), *map(_line, rows)]) + "\n"
 
 
 def _line(cells: object) -> str:
@@ -56,4 +84,28 @@ def _cells(row: Row) -> list[str]:
         f"{row.back:.2f}",
         f"{row.attempts:.1f}",
         "503" if row.unready else "200",
+    ]
+
+
+def _blow_cells(outcome: Outcome) -> list[str]:
+    good = sum(number for kind, number in outcome.kinds.items() if kind[:1] == "2")
+    known = good + outcome.kinds["401"] + outcome.kinds["503"]
+    asked, refused = outcome.elsewhere or (0, 0)
+    return [
+        outcome.name,
+        str(outcome.requests),
+        str(good),
+        str(outcome.kinds["401"]),
+        str(outcome.kinds["503"]),
+        str(outcome.requests - known),
+        str(outcome.accepted),
+        str(outcome.signed_out),
+        str(outcome.lost),
+        f"{refused} / {asked}" if asked else "none",
+        f"{outcome.slowest * 1000:.0f}",
+        f"{outcome.noise * 1000:.0f}",
+        f"{outcome.away:.2f}",
+        f"{outcome.window:.2f}",
+        f"{outcome.back:.2f}",
+        "503" if outcome.unready else "200",
     ]

@@ -61,20 +61,33 @@ class World:
 def world(redis: Mapping[str, Any] | None = None) -> Iterator[World]:
     """Run the gateways; `redis` are further settings of its section. They see a Redis only once `use` is called."""
     with contextlib.ExitStack() as stack:
-        thread = stack.enter_context(LoopThread())
-        backend = thread.run(_backend(thread))
-        stack.callback(thread.loop.call_soon_threadsafe, backend.close)
-        address = f"http://127.0.0.1:{backend.sockets[0].getsockname()[1]}"
+        thread, site, address = _surroundings(stack)
         proxies = [Proxy(thread) for _ in range(2)]
         for proxy in proxies:
             stack.callback(proxy.close)
             proxy.refuse()
-        site = stack.enter_context(Site("", PREFIX))
         gateways = []
         for proxy in proxies:
             section = {"url": f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0", **(redis or {})}
             gateways.append(stack.enter_context(site.serve(ready=503, redis=section, **_options(address))))
         yield World(thread, site, proxies, gateways)
+
+
+@contextlib.contextmanager
+def straight(url: str, redis: Mapping[str, Any]) -> Iterator[World]:
+    """Run the gateways with nothing between them and a Redis that is there: sentinels and nodes name addresses."""
+    with contextlib.ExitStack() as stack:
+        thread, site, address = _surroundings(stack)
+        gateways = [stack.enter_context(site.serve(redis={"url": url, **redis}, **_options(address))) for _ in range(2)]
+        yield World(thread, site, [], gateways)
+
+
+def _surroundings(stack: contextlib.ExitStack) -> tuple[LoopThread, Site, str]:
+    """Return what gateways need beside Redis: a loop for the clients, keys and users, the address of a backend."""
+    thread = stack.enter_context(LoopThread())
+    backend = thread.run(_backend(thread))
+    stack.callback(thread.loop.call_soon_threadsafe, backend.close)
+    return thread, stack.enter_context(Site("", PREFIX)), f"http://127.0.0.1:{backend.sockets[0].getsockname()[1]}"
 
 
 def _options(backend: str) -> dict[str, Any]:

@@ -127,6 +127,57 @@ def test_a_normal_path_is_its_own_normal_form_and_meets_the_same_route_again(tex
     assert TABLE.find(b"", normal) == (found, normal)
 
 
+INSENSITIVE = RouteTable([route(b"/"), route(b"/Api/"), route(b"/api/secrets/"), route(b"/auth")], ignore_case=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"/API/x", "/Api/"),
+        (b"/api/x", "/Api/"),
+        (b"/aPi/SECRETS/Y", "/api/secrets/"),
+        (b"/api/%53ecrets", "/api/secrets/"),
+        (b"/AUTH/login", "/auth"),
+        (b"/apiX", "/"),
+        (b"/%C3%84pi", "/"),
+    ],
+)
+def test_where_backends_ignore_case_a_route_guards_its_path_in_any_and_the_path_goes_on_as_it_came(
+    path: bytes, name: str
+) -> None:
+    found, normal = INSENSITIVE.find(b"", path)
+    assert (found.name, normal) == (name, paths.normalise(path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/api/%C5%BFecrets",  # a long s, which folds to s
+        b"/api/SECRET%C5%BF",
+        b"/API/x%2F..%2FSECRETS",
+        b"/ap%C4%B1/x",  # a dotless i, which is I in upper case
+    ],
+)
+def test_where_backends_ignore_case_what_some_of_them_fold_to_another_route_is_refused(path: bytes) -> None:
+    with pytest.raises(BadRequest):
+        INSENSITIVE.find(b"", path)
+
+
+def test_case_counts_unless_it_is_said_to_be_ignored() -> None:
+    assert TABLE.find(b"", b"/API/admin")[0].name == "/"
+
+
+def test_routes_that_differ_by_case_alone_are_one_where_case_is_ignored() -> None:
+    with pytest.raises(ValueError, match="two routes"):
+        RouteTable([route(b"/api"), route(b"/API/")], ignore_case=True)
+
+
+def test_a_prefix_is_stripped_in_any_case_where_case_is_ignored() -> None:
+    insensitive = route(b"/api/", strip_prefix=b"/api", ignores_case=True)
+    assert [insensitive.target(path) for path in (b"/API/X", b"/api/x", b"/Api")] == [b"/X", b"/x", b"/"]
+    assert route(b"/api/", strip_prefix=b"/api").target(b"/API/X") == b"/API/X"
+
+
 def test_a_long_path_is_refused_where_its_readings_are_many_and_passes_where_they_are_few() -> None:
     for path in (b"/api/" + b"%C3%A9" * 3000, b"/api/" + b"a%2Fb/" * 3000, b"/api/a;b//c%5c..%2fx/"):
         assert TABLE.find(b"", path)[0].name == "/api/"
