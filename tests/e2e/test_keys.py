@@ -25,6 +25,8 @@ PUBLISHED = 2.0  # seconds, tokens.publish_before
 AHEAD = 6.0  # seconds that a key's name lies ahead: a slow machine is to have read it well before it signs
 TOO_LATE = "a key came too late to be published before it signs: it signs at once"
 SECONDS = 40.0  # for a rotation, on such a machine
+# What a slow machine would add of its own is not what is asked here.
+PATIENT: dict[str, Any] = {"redis": {"timeout": "5s"}, "server": {"overload_after": "0s"}}
 
 
 def drop(site: Site, file: KeyFile) -> str:
@@ -125,6 +127,7 @@ class Watcher(threading.Thread):
 @contextmanager
 def replicas(site: Site, backend: Backend, words: list[str] | None = None, **tokens: Any) -> Iterator[list[Gateway]]:
     options: dict[str, Any] = {
+        **PATIENT,
         "routes": [route("/guarded/", backend.url)],
         "tokens": {"publish_before": f"{PUBLISHED:g}s", "max_sessions_per_user": 0, **tokens},
     }
@@ -255,7 +258,7 @@ def test_a_half_written_key_changes_nothing_is_told_once_and_is_taken_up_when_it
     own_site: Site, backend: Backend, words: list[str]
 ) -> None:
     refused = "the keys were not reloaded"
-    with own_site.serve(words, routes=[route("/guarded/", backend.url)]) as gateway:
+    with own_site.serve(words, routes=[route("/guarded/", backend.url)], **PATIENT) as gateway:
         hang_up(gateway, RELOADED, len(words) or 1)  # every worker serves by now
         before = published(gateway)
         file = generate("ES256", time.time())
@@ -275,7 +278,7 @@ def test_a_half_written_key_changes_nothing_is_told_once_and_is_taken_up_when_it
 
 @pytest.mark.timeout(120)
 def test_a_key_that_was_open_to_everyone_is_taken_up_once_it_is_not(own_site: Site, backend: Backend) -> None:
-    with own_site.serve(routes=[route("/guarded/", backend.url)]) as gateway:
+    with own_site.serve(routes=[route("/guarded/", backend.url)], **PATIENT) as gateway:
         file = generate("ES256", time.time())
         path = own_site.directory / "keys" / file.name
         path.write_bytes(file.data)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Gateway, Site, toml, until
-from tests.e2e.test_keys import SECONDS, kid_of, published
+from tests.e2e.test_keys import PATIENT, SECONDS, kid_of, published
 from tests.e2e.test_mounted import Volumes
 from tests.redis_server import RedisServer
 
@@ -94,7 +94,7 @@ def test_the_table_of_the_page_has_the_columns_that_are_printed(site: Site, run:
 
 def test_on_one_machine_keys_of_both_kinds_are_added_and_pruned(site: Site, run: Run) -> None:
     add, prune, add_refresh = blocks("On one machine")
-    with site.serve(tokens=BRISK, routes=[]) as gateway:
+    with site.serve(tokens=BRISK, routes=[], **PATIENT) as gateway:
         old, old_refresh = kids(gateway)
         new = Path(run(site, add, BRISK).splitlines()[0]).stem
         until(lambda: kids(gateway)[0] == new, "the new key signs", SECONDS)
@@ -119,7 +119,7 @@ def test_in_kubernetes_the_folder_is_applied_and_reaches_the_pods(volumes: Volum
         volumes.keys.swap({path.name: path.read_bytes() for path in folder.iterdir()})
 
     tokens = {**BRISK, "signing_keys": str(volumes.keys.path)}
-    with volumes.serve(tokens=tokens, routes=[]) as gateway:
+    with volumes.serve(tokens=tokens, routes=[], **PATIENT) as gateway:
         old, _ = kids(gateway)
         new = Path(run(volumes, add, BRISK).splitlines()[0]).stem
         kubelet()
@@ -135,7 +135,7 @@ def test_in_kubernetes_the_folder_is_applied_and_reaches_the_pods(volumes: Volum
 
 def test_a_stolen_signing_key_is_replaced_at_once(site: Site, run: Run) -> None:
     replace, _ = blocks("When a key was stolen")
-    with site.serve(routes=[]) as gateway:
+    with site.serve(routes=[], **PATIENT) as gateway:
         stolen, refresh = kids(gateway)
         new = Path(run(site, replace, {}, STOLEN=stolen).splitlines()[0]).stem
         until(lambda: kids(gateway) == (new, refresh), "the new key signs", SECONDS)
@@ -144,7 +144,7 @@ def test_a_stolen_signing_key_is_replaced_at_once(site: Site, run: Run) -> None:
 
 def test_a_stolen_refresh_key_is_replaced_at_once(site: Site, run: Run) -> None:
     _, replace = blocks("When a key was stolen")
-    with site.serve(routes=[]) as gateway:
+    with site.serve(routes=[], **PATIENT) as gateway:
         access, stolen = kids(gateway)
         told = gateway.login()["refresh_token"]
         new = Path(run(site, replace, {}, STOLEN=stolen).splitlines()[0]).name.removesuffix(".refresh.jwk")
@@ -153,7 +153,7 @@ def test_a_stolen_refresh_key_is_replaced_at_once(site: Site, run: Run) -> None:
 
 
 def test_a_directory_without_a_key_that_signs_is_not_taken_up(site: Site) -> None:
-    with site.serve(routes=[]) as gateway:
+    with site.serve(routes=[], **PATIENT) as gateway:
         before = kids(gateway)
         for path in (site.directory / "keys").glob("*.pem"):
             path.unlink()

@@ -46,6 +46,7 @@ class Volumes(Site):
         given = {
             "tokens": {"signing_keys": str(self.keys.path), "publish_before": "0s"},
             "identity": {"users_file": str(self.secrets.path / "users.toml")},
+            "redis": {"timeout": "5s"},
         }
         lines = super().configure(port, management, {**given, **options}).read_text().splitlines(keepends=True)
         in_a_file = any(line.startswith('"admin_token_file"') for line in lines)
