@@ -2,6 +2,7 @@
 
     cli         the command line; operators: its part for who has access to Redis; terminal: what they share
     server      how processes are started; supervisor: several of them; drain: how one ends; reload: new settings
+    lifespan    the ASGI application: its lifespan builds a worker and ends it
     app         the composition root: the only file that knows every room
     tls         the certificate of the listener, replaced while it serves
     keys        the keys of a worker: read, taken up, told of

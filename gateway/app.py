@@ -1,18 +1,16 @@
 """The composition root: the only file that knows every room.
 
 Settings become plain values here and the rooms are built from them, in the order in which they depend
-on each other. `Worker` is one process' share of the gateway; `Gateway` is the ASGI application that uvicorn
-runs, whose lifespan builds and ends a worker; how processes are started stands in server.py.
+on each other. `Worker` is one process' share of the gateway; when it begins and ends stands in lifespan.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -54,7 +52,7 @@ from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
 from gateway.sessions.liveness import Liveness
 from gateway.sessions.trail import AuditWriter
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings
 from gateway.telemetry import Telemetry, audit, audit_sink, new_request_id, set_level, valid_request_id
 from gateway.telemetry.access import Lines
 from gateway.telemetry.spans import Sampler, step
@@ -64,7 +62,7 @@ from gateway.tokens.keyring import BadKey
 from gateway.tokens.refresh import RefreshTokens
 from gateway.tokens.signer import Signer
 from gateway.traced import TracedGate, store_observer
-from gateway.watch import LOOK_SECONDS, Watch
+from gateway.watch import LOOK_SECONDS
 
 _LOG = logging.getLogger("gateway.app")
 FLUSH_SECONDS = 1.0
@@ -377,47 +375,3 @@ class Worker:
             admins=lambda: admin_digests(self.settings),
             realm="management",
         )
-
-
-class Gateway:
-    """The ASGI application of one process; its lifespan makes a Worker and gives the data plane its plane."""
-
-    def __init__(self, load: Callable[[], Settings], run_directory: Path | None = None) -> None:
-        self._load = load
-        self._run_directory = run_directory
-        self.worker: Worker | None = None
-        self.reread: Callable[[], Settings] = load
-        self.watch: Watch | None = None  # files whose change is followed by a reload; None = someone else looks
-        self.on_start: Callable[[Worker], Any] | None = None
-        self.on_stop: Callable[[], Any] | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-        elif self.worker is not None:
-            await self.worker.api(scope, receive, send)
-
-    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        try:
-            worker = self.worker = Worker(self._load(), self._run_directory)
-            worker.start()
-            if self.on_start is not None:
-                await self.on_start(worker)
-        except (OSError, ValueError, SettingsError) as error:  # what the operator can mend
-            _LOG.error("the gateway cannot start", extra={"reason": str(error)})
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        except Exception as error:
-            _LOG.error("the gateway cannot start", exc_info=error)
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        scope["state"]["plane"] = worker.plane
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        if self.on_stop is not None:
-            await self.on_stop()
-        await worker.stop()
-        await send({"type": "lifespan.shutdown.complete"})

@@ -25,7 +25,8 @@ from typing import Any
 
 import uvicorn
 
-from gateway.app import Gateway, Worker
+from gateway.app import Worker
+from gateway.lifespan import Gateway
 from gateway.proxy.protocol import GatewayProtocol
 from gateway.reload import reload
 from gateway.tls import Certificate

@@ -25,10 +25,11 @@ from typing import Any, Literal
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from gateway.app import Gateway, Worker
+from gateway.app import Worker
 from gateway.demo import WEBSOCKETS, introduction
 from gateway.demo import backend as sample_backend
 from gateway.drain import Server
+from gateway.lifespan import Gateway
 from gateway.reload import check_usable, merge, mounted, refused, why
 from gateway.settings import Settings, SettingsError, load, sample
 from gateway.supervisor import Supervisor
