@@ -24,6 +24,7 @@ from tests.k8s.manifests import (
     KUSTOMIZED,
     NEWEST,
     OLDEST,
+    OVERLAYS,
     RENDERED,
     Object,
     only,
@@ -32,6 +33,7 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.schemas import complaints
 
+UNSCALED = "chart without what can be left out"
 CONFIGURATIONS = sorted(path for path in K8S.rglob("gateway.toml"))
 
 pytestmark = pytest.mark.usefixtures("need_kustomize", "need_helm", "need_schemas")
@@ -217,6 +219,27 @@ def test_the_drain_ends_before_kubernetes_kills(name: str, tmp_path: Path) -> No
     grace = gateway_pod(name)["terminationGracePeriodSeconds"]
     # The kubelet notices an end, and Python leaves, within a few seconds.
     assert 0 < server.drain_delay + server.drain_timeout <= grace - 5
+
+
+@pytest.mark.parametrize("name", ["base", *(f"overlays/{name}" for name in OVERLAYS)])
+def test_the_network_policy_lets_the_gateway_reach_its_redis(name: str) -> None:
+    url = tomllib.loads(only(rendered(name), "ConfigMap")["data"]["gateway.toml"])["redis"]["url"]
+    egress = only(rendered(name), "NetworkPolicy")["spec"]["egress"]
+    outside = {port["port"] for rule in egress for to in rule["to"] if "ipBlock" in to for port in rule["ports"]}
+    asked = re.findall(r"([\w.-]+):(\d+)", url.partition("://")[2])
+    assert asked
+    for host, port in asked:
+        if "." in host:
+            assert int(port) in outside
+        else:
+            assert {"to": [{"podSelector": {}}]} in egress
+
+
+@pytest.mark.parametrize("name", [name for name in RENDERED if name not in ("overlays/dev", UNSCALED)])
+def test_a_node_that_is_drained_leaves_a_pod_at_work(name: str) -> None:
+    least = only(rendered(name), "HorizontalPodAutoscaler")["spec"]["minReplicas"]
+    assert least - only(rendered(name), "PodDisruptionBudget")["spec"]["maxUnavailable"] >= 1
+    assert "replicas" not in only(rendered(name), "Deployment")["spec"]
 
 
 @pytest.mark.parametrize("name", RENDERED)
