@@ -15,7 +15,7 @@ from gateway import errors
 from gateway.api import PUBLIC
 from gateway.api.management import ADMIN, HEALTH
 from gateway.settings import Settings
-from gateway.settings.load import _model_at
+from gateway.settings.load import _model_at, load
 from gateway.telemetry import Telemetry
 from gateway.tokens import rotation
 
@@ -118,3 +118,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_the_configuration_of_the_readme_can_be_used(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "gateway.toml").write_text(block)
+    settings = load(tmp_path / "gateway.toml", {})
+    assert [route.path for route in settings.routes] == ["/api/"]
+    assert settings.identity.provider == "webhook"
