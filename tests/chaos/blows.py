@@ -72,12 +72,12 @@ def _nothing(ground: Ground) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """`lossy`: what was acknowledged a moment ago may be lost, and then its partition's sessions are void.
+    """`lossy`: what was acknowledged a moment ago may be lost. Then its partition's sessions are void, as soon as the
+    gateway that knows better has looked and the others have heard of it.
 
-    `calm`: nothing that was served before may be refused while it lasts. `behind`: what the new primary lacks may be
-    believed there by a gateway until the one that knows better has looked, and by none from then on. `splits`: for a
-    moment two servers take writes, and what the older one has confirmed is lost; only `wait_replicas`, among the
-    `settings` of the gateways' Redis, rules that out.
+    `calm`: nothing that was served before may be refused while it lasts. `splits`: for a moment two servers take
+    writes, and what the older one has confirmed is lost; only `wait_replicas`, among the `settings` of the gateways'
+    Redis, rules that out.
     """
 
     name: str
@@ -88,7 +88,6 @@ class Blow:
     after: Step = _nothing
     lossy: bool = False
     calm: bool = False
-    behind: bool = False
     splits: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -245,7 +244,6 @@ BLOWS = (
         _until_it_leads,
         prepare=_lag,
         lossy=True,
-        behind=True,
     ),
     Blow("Sentinel: one sentinel of three lost", behind_sentinels, _lose_a_sentinel, calm=True),
     Blow("Sentinel: all sentinels lost, later back", behind_sentinels, _lose_all_sentinels, _bring_sentinels_back),
@@ -268,7 +266,6 @@ BLOWS = (
         _until_it_leads,
         prepare=_lag,
         lossy=True,
-        behind=True,
     ),
     Blow("Cluster: a slot moved there and back", in_a_cluster, _move_there_and_back),
 )

@@ -22,6 +22,7 @@ from tests.chaos.world import TIMEOUT, World, straight
 from tests.e2e.harness import Gateway
 from tests.e2e.wire import ask
 
+LOOK = 1.0  # seconds between two looks at the epochs, at most
 BACK_WITHIN = 2.0  # seconds from the moment at which Redis could serve; sentinels and nodes are asked once a second
 
 
@@ -150,7 +151,7 @@ class _Run:
 
     def _laws(self, lost: int) -> None:
         blow = self.blow
-        if blow.behind:
+        if blow.lossy:
             self._law_of_what_was_lost()
         if blow.splits:
             self._forgive()
@@ -168,7 +169,7 @@ class _Run:
                 self.broken.append(f"back {back} s after Redis (the machine {noise:.2f} s)")
 
     def _law_of_what_was_lost(self) -> None:
-        """An ending that the new primary lacks counts there from when the gateway that knows of it has looked."""
+        """An ending that the new primary lacks counts there once who knows of it has looked, and then the other."""
         late = [e for e in self.ledger.of(roles=[kinds.ENDED]) if e.kind == "200" and e.begun > self._looked_by()]
         if not late:
             self._forgive()
@@ -178,9 +179,9 @@ class _Run:
         self.ledger.broken = Counter({law: n for law, n in self.ledger.broken.items() if kinds.ENDED not in law})
 
     def _looked_by(self) -> float:
-        """Return when both gateways have compared the new primary with what they knew."""
+        """Return when both gateways have compared the new primary with what they knew, and heard from each other."""
         answers = (self.ledger.back_after(replica, LIVE, self.returned_at) for replica in (0, 1))
-        return self.returned_at + max(after or 0.0 for after in answers)
+        return self.returned_at + max(after or 0.0 for after in answers) + LOOK + TIMEOUT + self._noise()
 
     def _law_of_the_others(self) -> None:
         """Whose partition was not struck is refused nothing, bar what a machine that stands still makes late."""
