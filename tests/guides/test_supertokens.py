@@ -121,7 +121,11 @@ def test_no_other_site_and_nobody_without_a_session_moves_one(browser: Browser) 
     assert browser.open("/session/move").status_code == 403
 
 
-@pytest.mark.parametrize("claims", [{"aud": ABSENT}, {"aud": "another"}, {"iss": "https://evil.example/auth"}], ids=str)
+@pytest.mark.parametrize(
+    "claims",
+    [{"aud": ABSENT}, {"aud": "another"}, {"iss": "https://evil.example/auth"}],
+    ids=("none", "another audience", "another issuer"),
+)
 def test_a_token_without_the_audience_or_of_another_issuer_is_refused(
     site: Terminal, core: SuperTokens, claims: dict[str, object]
 ) -> None:
