@@ -112,15 +112,15 @@ def enter(pod: Pod, root: Path) -> None:
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
         if Path(name).is_symlink():
             (root / name[1:]).symlink_to(os.readlink(name))
-    for source in _SHARED:
-        if not (root / source[1:]).is_dir():
-            _bind(source, root)
     etc = root / "etc"
     etc.mkdir()
     # Every Service is this network's loopback.
     (etc / "hosts").write_text("127.0.0.1 localhost redis backend\n")
     for volume in pod.volumes:
         _fill(root / volume.mount[1:], volume, pod.group)
+    for source in _SHARED:  # after the volumes: the checkout may be below /tmp, which is one of them
+        if not any(Path(source).is_relative_to(other) for other in _SHARED if other != source):
+            _bind(source, root)
     _mount("-o", "remount,ro", str(root))
     os.chroot(root)
     os.chdir("/")
