@@ -114,6 +114,7 @@ def held(client: Any, key: bytes) -> list[bytes]:
         b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
         b"set": client.smembers,
         b"list": lambda key: client.lrange(key, 0, -1),
+        b"stream": client.xrange,
     }
     kind = client.type(key)
     value = readers[kind](key) if kind != b"none" else b""  # it has expired meanwhile
