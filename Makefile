@@ -61,7 +61,7 @@ fuzz: $(VENV)/.installed-fuzz
 monitoring: | $(BIN)/python
 	$(BIN)/python k8s/monitoring/make.py
 
-K8S_TEST = TOKENGATE_K8S=slow $(BIN)/python -m pytest $(PYTEST_ARGS)
+K8S_TEST = TESTS_OF_K8S=slow $(BIN)/python -m pytest $(PYTEST_ARGS)
 k8s-test: $(VENV)/.installed-k8s
 	$(BIN)/python -m tests.k8s.tools schemas kustomize helm kube-score
 	$(K8S_TEST) tests/k8s/test_*.py tests/k8s/slow/test_policies.py tests/k8s/slow/test_root.py tests/release

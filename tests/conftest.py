@@ -10,7 +10,7 @@ import pytest
 from tests.redis_server import RedisServer, find_redis_server, redis_server
 
 # These need helm, which Go builds, and what makes a release: .ci/run and `make k8s-test` have both.
-collect_ignore = [] if os.environ.get("TOKENGATE_K8S") else ["k8s", "release"]
+collect_ignore = [] if os.environ.get("TESTS_OF_K8S") else ["k8s", "release"]
 
 
 @pytest.fixture(scope="session")
