@@ -40,6 +40,7 @@ ISSUER = name("tokengate_issuer_keys_timestamp_seconds", 'issuer="https://idp"')
 REUSED = name("tokengate_refreshes_total", 'outcome="reuse"')
 CREATED, FAILED = (name("tokengate_sessions_total", f'event="{event}"') for event in ("created", "login_failed"))
 ROLLED_BACK = name("tokengate_store_rollbacks_total")
+SKEW = name("tokengate_clock_skew_seconds")
 FULL = name("tokengate_audit_dropped_total", 'reason="full"')
 
 # A replica that is well: ten requests a second, and nothing else happens. Time begins at 0.
@@ -55,6 +56,7 @@ WELL: Series = {
     CREATED: per_second(0.1),
     FAILED: always(0),
     ROLLED_BACK: always(0),
+    SKEW: always(0),
     FULL: always(0),
 }
 
@@ -118,6 +120,8 @@ CASES: dict[str, Case] = {
     "a backend fails": Case(failing("upstream_timeout", 1), ["TokengateUpstreamErrors"]),
     "a backend fails seldom": Case(failing("upstream_timeout", 0.2)),
     "kept connections break and are tried again": Case(failing("upstream_retried", 5)),
+    "a clock is behind": Case({SKEW: always(-7)}, ["TokengateClockSkew"], 30),
+    "a clock is off by what none notices": Case({SKEW: always(4)}),
     "there is too much to do": Case(rejected("overloaded", 1), ["TokengateOverloaded"]),
     "there is a little too much to do": Case(rejected("overloaded", 0.05)),
     "an issuer's keys grow old": Case({ISSUER: f"0+60x10 600x{MINUTES}"}, ["TokengateIssuerKeysStale"], 90),
