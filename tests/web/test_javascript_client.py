@@ -110,6 +110,11 @@ def refreshes(site: Gateway, outcome: str) -> float:
     return site.metric("tokengate_refreshes_total", outcome=outcome)
 
 
+def own(page: Page) -> int:
+    found: int = page.evaluate("told.filter((each) => each === 'refreshed').length")
+    return found
+
+
 # --- tabs ---
 
 
@@ -118,10 +123,12 @@ def test_tabs_over_several_expiries_make_one_successor_each(
     visitor: Visit, brief: Gateway, options: dict[str, Any]
 ) -> None:
     context = visitor()
+    earlier = refreshes(brief, "rotated")
     first = visit(context.new_page(), brief, **options)
     sign_in(first)
     second = visit(context.new_page(), brief, **options)
     assert second.evaluate("client.signedIn")
+    until(lambda: own(first) + own(second) == refreshes(brief, "rotated") - earlier, "no refresh is under way")
     before = {outcome: refreshes(brief, outcome) for outcome in ("rotated", "replayed", "reuse")}
     for page in (first, second):
         page.evaluate("told.length = 0")
