@@ -9,8 +9,9 @@ import pytest
 
 from tests.redis_server import RedisServer, find_redis_server, redis_server
 
-# These need helm, which Go builds, and what makes a release: .ci/run and `make k8s-test` have both.
-collect_ignore = [] if os.environ.get("TESTS_OF_K8S") else ["k8s", "release"]
+# These need helm, which .ci/run ("1") and `make k8s-test` ("slow") have; what makes images and releases takes minutes.
+_K8S = os.environ.get("TESTS_OF_K8S")
+collect_ignore = [*([] if _K8S else ["k8s"]), *([] if _K8S == "slow" else ["release"])]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,8 +263,10 @@ def _bus_port() -> int:
     """Return a free port whose cluster bus, 10000 above it, is free too."""
     while True:
         port = free_port()
-        with socket.socket() as bus:
-            if port < 55_000 and bus.connect_ex(("127.0.0.1", port + 10_000)):
+        # below the ports of outgoing connections, as free_port's own
+        if port < 22_000:
+            with suppress(OSError), socket.socket() as bus:
+                bus.bind(("127.0.0.1", port + 10_000))
                 return port
 
 

@@ -11,6 +11,7 @@ sent once, never again (the backend may count wrong passwords).
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,6 +27,7 @@ from gateway.telemetry.spans import Span, step
 LARGEST_ANSWER: Final = 64 * 1024  # bytes
 # Shorter than the servers in use keep an idle connection (Node.js: 5 s), or one would be found closed.
 KEEPALIVE: Final = 4.0  # seconds
+REST_SECONDS: Final = 0.1  # for the body of a 401, which says nothing more, so that the connection can be used again
 _WAITING_A_CONNECTION: Final = 4  # requests in line for each connection before more are turned away
 
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -100,6 +102,9 @@ class Webhook:
             if span is not None:
                 span.attributes["http.response.status_code"] = response.status
             if response.status == 401:
+                with suppress(TimeoutError, IdentityUnavailable, aiohttp.ClientError):  # the word is the status
+                    async with asyncio.timeout(REST_SECONDS):
+                        await read(response.content, LARGEST_ANSWER)
                 return None
             if response.status != 200:
                 raise IdentityUnavailable(f"webhook: answered {response.status}")

@@ -38,6 +38,7 @@ def demo(*ports: str, **variables: str) -> Iterator[Shell]:
         for name in ("Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, made.directory)
         (made.directory / ".venv" / ".installed-demo").touch()
+        made.type("unset MAKEFLAGS MAKELEVEL; export VENV=.venv")  # what `make test` was called with is not meant here
         made.type("export TOKENGATE_SERVER__BIND=127.0.0.1:8080 TOKENGATE_MANAGEMENT__BIND=127.0.0.1:9090")
         yield made
 

@@ -244,6 +244,7 @@ def test_a_client_that_leaves_while_it_waits_harms_nothing(site: Site, backend: 
         for _ in range(5):
             with Client(gateway.port) as client:
                 client.send(request("GET", spot.path("/unlive"), token=idp.token()))
+        until(lambda: gateway.metric("tokengate_connections", side="client") == 0, "all have left")
         idp.released.set()
         assert get(gateway, idp.token(), OPEN).status == 200
         assert spot.calls() == []

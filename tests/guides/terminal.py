@@ -136,13 +136,14 @@ class Terminal:
     def _read(self) -> str:
         assert self.process.stdout is not None
         said, deadline = b"", time.monotonic() + _SECONDS
-        while not said.endswith(f"{_END}\n".encode()):
+        end = f"{_END}\n".encode()
+        while end not in said:  # what runs behind may have something to say at any time
             ready, _, _ = select.select([self.process.stdout], [], [], 0.2)
             piece = self.process.stdout.read() if ready else None
             assert piece != b"", f"bash ended: {said.decode()}"
             assert time.monotonic() < deadline, f"the commands do not end: {said.decode()}"
             said += piece or b""
-        return said.decode().removesuffix(f"{_END}\n")
+        return said.partition(end)[0].decode()
 
     def _install(self) -> None:
         """Put the examples, the JavaScript client and the programs of a page's environment into the folder."""

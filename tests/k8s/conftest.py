@@ -9,7 +9,7 @@ import pytest
 from tests.k8s import tools
 
 # .ci/run tests what is here; what is slow has targets of its own in the Makefile.
-collect_ignore = ["slow"] if os.environ.get("TESTS_OF_K8S") != "slow" else []
+collect_ignore = ["slow", "test_image.py"] if os.environ.get("TESTS_OF_K8S") != "slow" else []
 
 
 @pytest.fixture(scope="session")

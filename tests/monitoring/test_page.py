@@ -63,7 +63,7 @@ def test_the_configuration_of_prometheus_is_one(tmp_path: Path) -> None:
     command = [need("promtool"), "check", "config", "prometheus.yml"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    assert "17 rules found" in ran.stdout
+    assert "18 rules found" in ran.stdout
 
 
 @pytest.mark.timeout(120)
