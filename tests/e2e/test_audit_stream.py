@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -109,7 +110,14 @@ def test_the_trail_can_be_followed(site: Site, tmp_path: Path) -> None:
         seen = tmp_path / "seen"
         command = [sys.executable, "-m", "gateway", "audit", "--follow", "--config", str(gateway.config)]
         with seen.open("wb") as out:
-            follower = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+            follower = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # who runs the tests in the background of a script has told all below to ignore it
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            )
         try:
             gateway.login("alice")
             until(lambda: '"u-alice"' in seen.read_text(), "the first entry is printed")
