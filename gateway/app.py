@@ -272,7 +272,7 @@ class Worker:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                if self.settings.server.watch_files and await asyncio.to_thread(watch.changed):
+                if self.settings.server.watch_files and watch.changed():
                     await self.reload_keys()
                     audit("keys_reloaded", by="watch")
             except BadKey as error:

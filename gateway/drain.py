@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             watched = self.worker is not None and self.worker.settings.server.watch_files
-            if watched and self._reloading is None and await asyncio.to_thread(watch.changed):
+            if watched and self._reloading is None and watch.changed():
                 self._reload()
 
     # --- the begin ---

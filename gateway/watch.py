@@ -3,6 +3,9 @@
 A look is a stat of each file, behind all of its links: so the swap of `..data` in a mounted ConfigMap or Secret is
 seen like a file that is put in the place of another, or written over.
 
+A worker looks on its loop: some 20 stats take 0.1 ms, while a thread that wants the interpreter once for each of them
+costs a loop that is busy 3 us a request.
+
 Laws:
 - What has changed is taken up once it has stood still from one look to the next, so that most copies under way are
   not read; one that was read halfway has changed once more when it is whole.
