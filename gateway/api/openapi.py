@@ -5,14 +5,20 @@ The words are the contract's. The tests hold it against the routes that the appl
 
 from __future__ import annotations
 
-from typing import Any
-
+from gateway.api.openapi_words import (
+    SECONDS,
+    SECONDS_OR_NEVER,
+    TEXT,
+    Json,
+    content,
+    error,
+    members,
+    nothing,
+    ref,
+    session,
+)
 from gateway.tokens.metadata import TOKEN_EXCHANGE
 
-Json = dict[str, Any]
-
-_TEXT: Json = {"type": "string"}
-_SECONDS: Json = {"type": "integer", "description": "Unix seconds"}
 _FORM = "application/x-www-form-urlencoded"
 _BEARER: list[Json] = [{"accessToken": []}]
 _OPEN: list[Json] = []
@@ -84,9 +90,9 @@ def _paths() -> Json:
 
 def _login() -> Json:
     properties: Json = {
-        "username": _TEXT | {"maxLength": 255},
-        "password": _TEXT | {"format": "password", "description": "at most 1024 bytes of UTF-8"},
-        "device": _TEXT | {"maxLength": 255, "description": "a name of the device; a new login on it ends the old one"},
+        "username": TEXT | {"maxLength": 255},
+        "password": TEXT | {"format": "password", "description": "at most 1024 bytes of UTF-8"},
+        "device": TEXT | {"maxLength": 255, "description": "a name of the device; a new login on it ends the old one"},
         "refresh_in": {"enum": ["body", "cookie"], "default": "body"},
     }
     schema: Json = {"type": "object", "required": ["username", "password"], "properties": properties}
@@ -98,7 +104,7 @@ def _login() -> Json:
 def _token() -> Json:
     properties: Json = {
         "grant_type": {"enum": ["refresh_token", TOKEN_EXCHANGE]},
-        "refresh_token": _TEXT | {"description": "left out where the refresh cookie is sent"},
+        "refresh_token": TEXT | {"description": "left out where the refresh cookie is sent"},
     } | _exchange_properties()
     body = _parameters_body(["grant_type"], properties)
     done = _tokens("The new tokens; after a refresh the refresh token the way it came")
@@ -111,59 +117,59 @@ def _exchange_properties() -> Json:
     """The parameters of RFC 8693 2.1, for grant_type token-exchange alone."""
     kind = "urn:ietf:params:oauth:token-type:"
     return {
-        "subject_token": _TEXT | {"description": "for an exchange: a token of an issuer that allows it"},
+        "subject_token": TEXT | {"description": "for an exchange: a token of an issuer that allows it"},
         "subject_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt", f"{kind}id_token"]},
         "requested_token_type": {"enum": [f"{kind}access_token", f"{kind}jwt"]},
-        "audience": _TEXT | {"description": "the gateway's own, tokens.audience"},
-        "scope": _TEXT | {"description": "part of the subject token's"},
-        "device": _TEXT | {"maxLength": 255},
+        "audience": TEXT | {"description": "the gateway's own, tokens.audience"},
+        "scope": TEXT | {"description": "part of the subject token's"},
+        "device": TEXT | {"maxLength": 255},
         "refresh_in": {"enum": ["body", "cookie"], "default": "body"},
     }
 
 
 def _logout() -> Json:
-    body = _parameters_body([], {"refresh_token": _TEXT}) | {"required": False}
+    body = _parameters_body([], {"refresh_token": TEXT}) | {"required": False}
     security: list[Json] = [*_BEARER, {"refreshCookie": []}, {}]
     errors = (*_BODY, 401, 403, 503)
-    return _operation("logout", "End the session that the credential names", security, _nothing(), errors, body)
+    return _operation("logout", "End the session that the credential names", security, nothing(), errors, body)
 
 
 def _list_sessions() -> Json:
-    schema: Json = {"type": "array", "items": _ref("Session")}
-    done = _content("The caller's sessions", _object({"sessions": schema}))
+    schema: Json = {"type": "array", "items": ref("Session")}
+    done = content("The caller's sessions", members({"sessions": schema}))
     return _operation("listSessions", "My sessions", _BEARER, done, _GUARDED)
 
 
 def _end_sessions() -> Json:
     only: Json = {"name": "except", "in": "query", "schema": {"const": "current"}, "description": "keep this session"}
-    operation = _operation("endSessions", "Sign out everywhere", _BEARER, _nothing(), (400, *_GUARDED))
+    operation = _operation("endSessions", "Sign out everywhere", _BEARER, nothing(), (400, *_GUARDED))
     return operation | {"parameters": [only]}
 
 
 def _end_session() -> Json:
-    return _operation("endSession", "End one of my sessions", _BEARER, _nothing(), (*_GUARDED, 400, 404))
+    return _operation("endSession", "End one of my sessions", _BEARER, nothing(), (*_GUARDED, 400, 404))
 
 
 def _me() -> Json:
-    return _operation("me", "The claims of my access token", _BEARER, _content("Claims", _ref("Claims")), _GUARDED)
+    return _operation("me", "The claims of my access token", _BEARER, content("Claims", ref("Claims")), _GUARDED)
 
 
 def _revoke() -> Json:
-    body = _parameters_body(["token"], {"token": _TEXT, "token_type_hint": _TEXT})
+    body = _parameters_body(["token"], {"token": TEXT, "token_type_hint": TEXT})
     done: Json = {"200": {"description": "Revoked, or not known"}}
     return _operation("revoke", "Revoke a token (RFC 7009)", _OPEN, done, (*_BODY, 503), body)
 
 
 def _introspect() -> Json:
-    body = _parameters_body(["token"], {"token": _TEXT, "token_type_hint": _TEXT})
+    body = _parameters_body(["token"], {"token": TEXT, "token_type_hint": TEXT})
     active: Json = {"type": "object", "required": ["active"], "properties": {"active": {"type": "boolean"}}}
-    done = _content("`active` alone, or with the claims", active | {"additionalProperties": True})
+    done = content("`active` alone, or with the claims", active | {"additionalProperties": True})
     security: list[Json] = [{"client": []}]
     return _operation("introspect", "Ask about a token (RFC 7662)", security, done, (*_BODY, 401, 429, 503), body)
 
 
 def _account_page() -> Json:
-    note: Json = {"name": "note", "in": "query", "schema": _TEXT, "description": "what has just been done"}
+    note: Json = {"name": "note", "in": "query", "schema": TEXT, "description": "what has just been done"}
     security: list[Json] = [{}, {"refreshCookie": []}]
     done = _html("The user's devices, or the form to sign in")
     page = _operation("accountPage", "The page for people", security, done | _told(400, 503), ())
@@ -172,7 +178,7 @@ def _account_page() -> Json:
 
 def _account_form() -> Json:
     does: Json = {"enum": ["sign-in", "end", "end-others", "end-all"]}
-    properties: Json = {"do": does, "username": _TEXT, "password": _TEXT, "id": _TEXT | {"description": "a session"}}
+    properties: Json = {"do": does, "username": TEXT, "password": TEXT, "id": TEXT | {"description": "a session"}}
     schema: Json = {"type": "object", "required": ["do"], "properties": properties}
     body: Json = {"required": True, "content": {_FORM: {"schema": schema}}}
     done: Json = {"303": {"description": "Done: back to the page"}} | _html("The session of the cookie is over")
@@ -191,7 +197,7 @@ def _told(*statuses: int) -> Json:
 
 
 def _html(text: str) -> Json:
-    return {"200": {"description": text, "content": {"text/html": {"schema": _TEXT}}}}
+    return {"200": {"description": text, "content": {"text/html": {"schema": TEXT}}}}
 
 
 def _verify() -> Json:
@@ -203,12 +209,12 @@ def _verify() -> Json:
 
 
 def _jwks() -> Json:
-    keys = _object({"keys": {"type": "array", "items": {"type": "object"}}})
-    return _operation("jwks", "Public keys (RFC 7517)", _OPEN, _content("A JWK Set", keys), ())
+    keys = members({"keys": {"type": "array", "items": {"type": "object"}}})
+    return _operation("jwks", "Public keys (RFC 7517)", _OPEN, content("A JWK Set", keys), ())
 
 
 def _metadata() -> Json:
-    done = _content("Metadata", _object({"issuer": _TEXT}))
+    done = content("Metadata", members({"issuer": TEXT}))
     return _operation("metadata", "Server metadata (RFC 8414)", _OPEN, done, ())
 
 
@@ -226,23 +232,11 @@ def _parameters_body(required: list[str], properties: Json) -> Json:
 
 
 def _tokens(text: str) -> Json:
-    return _content(text, _ref("TokenResponse"))
-
-
-def _content(text: str, schema: Json) -> Json:
-    return {"200": {"description": text, "content": {"application/json": {"schema": schema}}}}
-
-
-def _nothing() -> Json:
-    return {"204": {"description": "Done"}}
+    return content(text, ref("TokenResponse"))
 
 
 def _path(name: str, text: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": _TEXT, "description": text}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"name": name, "in": "path", "required": True, "schema": TEXT, "description": text}
 
 
 def _error(status: int, text: str) -> Json:
@@ -250,61 +244,46 @@ def _error(status: int, text: str) -> Json:
     if status in _ERROR_HEADERS:
         name, always, meaning = _ERROR_HEADERS[status]
         headers[name] = _header(meaning, always)
-    return {"description": text, "headers": headers, "content": {"application/json": {"schema": _ref("Error")}}}
+    return {"description": text, "headers": headers, "content": {"application/json": {"schema": ref("Error")}}}
 
 
 def _header(text: str, always: bool = True) -> Json:
-    return {"description": text, "required": always, "schema": _TEXT}
+    return {"description": text, "required": always, "schema": TEXT}
 
 
 def _schemas() -> Json:
     return {
-        "Error": _object({"error": _TEXT, "error_description": _TEXT}) | {"additionalProperties": False},
-        "TokenResponse": _object(
+        "Error": error(),
+        "TokenResponse": members(
             {
-                "access_token": _TEXT | {"description": "absent where it went into the access cookie"},
+                "access_token": TEXT | {"description": "absent where it went into the access cookie"},
                 "token_type": {"const": "Bearer"},
                 "expires_in": {"type": "integer", "description": "seconds"},
-                "access_token_expires_at": _SECONDS,
-                "refresh_token": _TEXT | {"description": "absent where it went into the cookie"},
-                "refresh_token_expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
-                "session_id": _TEXT,
-                "scope": _TEXT,
-                "issued_token_type": _TEXT | {"description": "after an exchange (RFC 8693 2.2.1)"},
+                "access_token_expires_at": SECONDS,
+                "refresh_token": TEXT | {"description": "absent where it went into the cookie"},
+                "refresh_token_expires_at": SECONDS_OR_NEVER,
+                "session_id": TEXT,
+                "scope": TEXT,
+                "issued_token_type": TEXT | {"description": "after an exchange (RFC 8693 2.2.1)"},
             },
             optional=frozenset({"access_token", "refresh_token", "issued_token_type"}),
         ),
-        "Session": _object(
+        "Session": session(current={"type": "boolean"}),
+        "Claims": members(
             {
-                "id": _TEXT,
-                "device": _TEXT,
-                "user_agent": _TEXT,
-                "ip": _TEXT,
-                "created_at": _SECONDS,
-                "last_used_at": _SECONDS,
-                "expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
-                "current": {"type": "boolean"},
-            }
-        ),
-        "Claims": _object(
-            {
-                "iss": _TEXT,
-                "sub": _TEXT,
-                "aud": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
-                "exp": _SECONDS,
-                "iat": _SECONDS,
-                "jti": _TEXT | {"description": "may be absent from a token of another issuer"},
-                "sid": _TEXT | {"description": "absent from a token of another issuer"},
-                "roles": {"type": "array", "items": _TEXT},
-                "scope": _TEXT,
+                "iss": TEXT,
+                "sub": TEXT,
+                "aud": {"oneOf": [TEXT, {"type": "array", "items": TEXT}]},
+                "exp": SECONDS,
+                "iat": SECONDS,
+                "jti": TEXT | {"description": "may be absent from a token of another issuer"},
+                "sid": TEXT | {"description": "absent from a token of another issuer"},
+                "roles": {"type": "array", "items": TEXT},
+                "scope": TEXT,
             },
             optional=frozenset({"jti", "sid"}),
         ),
     }
-
-
-def _object(properties: Json, optional: frozenset[str] = frozenset()) -> Json:
-    return {"type": "object", "required": [p for p in properties if p not in optional], "properties": properties}
 
 
 def _security_schemes() -> Json:

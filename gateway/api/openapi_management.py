@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from gateway.api.openapi_words import SECONDS, TEXT, Json, content, error, members, nothing, ref, session
 
-Json = dict[str, Any]
-
-_TEXT: Json = {"type": "string"}
-_SECONDS: Json = {"type": "integer", "description": "Unix seconds"}
 _ADMIN: list[Json] = [{"adminToken": []}]
 _ERRORS = {
     400: "`bad_request` or `invalid_request`",
@@ -34,7 +30,7 @@ def management() -> Json:
         },
         "paths": _paths(),
         "components": {
-            "schemas": _schemas(),
+            "schemas": {"Error": error(), "Session": session()},
             "parameters": {"Actor": _said("X-Admin-Actor", "who asks"), "Reason": _said("X-Admin-Reason", "why")},
             "securitySchemes": {"adminToken": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Error{status}": _error(text) for status, text in _ERRORS.items()},
@@ -43,10 +39,10 @@ def management() -> Json:
 
 
 def _paths() -> Json:
-    status, unready = _content("Alive or ready", _object({"status": _TEXT})), _unready()
-    metrics: Json = {"200": {"description": "Prometheus text", "content": {"text/plain": {"schema": _TEXT}}}}
-    sessions = _content("The user's sessions", _object({"sessions": {"type": "array", "items": _ref("Session")}}))
-    keys = _content("The kids that sign by now", {"type": "object", "additionalProperties": True})
+    status, unready = content("Alive or ready", members({"status": TEXT})), _unready()
+    metrics: Json = {"200": {"description": "Prometheus text", "content": {"text/plain": {"schema": TEXT}}}}
+    sessions = content("The user's sessions", members({"sessions": {"type": "array", "items": ref("Session")}}))
+    keys = content("The kids that sign by now", {"type": "object", "additionalProperties": True})
     return {
         "/livez": {"get": _operation("livez", "The process answers", [], status)},
         "/readyz": {"get": _operation("readyz", "This replica can serve", [], status | unready)},
@@ -58,7 +54,7 @@ def _paths() -> Json:
         },
         "/admin/sessions/{session_id}": {
             "parameters": [_path("session_id")],
-            "delete": _admin("adminEndSession", "End a session", _nothing(), _STORE),
+            "delete": _admin("adminEndSession", "End a session", nothing(), _STORE),
         },
         "/admin/revoke": {"post": _revoke()},
         "/admin/keys/reload": {"post": _admin("adminReloadKeys", "Read the keys again", keys, (400, 403, 404, 409))},
@@ -66,14 +62,14 @@ def _paths() -> Json:
 
 
 def _end_sessions() -> Json:
-    operation = _admin("adminEndSessions", "End all sessions of a user", _nothing(), _STORE)
-    issuer: Json = {"name": "issuer", "in": "query", "schema": _TEXT, "description": "the user is one of this issuer's"}
+    operation = _admin("adminEndSessions", "End all sessions of a user", nothing(), _STORE)
+    issuer: Json = {"name": "issuer", "in": "query", "schema": TEXT, "description": "the user is one of this issuer's"}
     return operation | {"parameters": [*operation["parameters"], issuer]}
 
 
 def _revoke() -> Json:
-    token = _object({"token": _TEXT | {"minLength": 1}}) | {"additionalProperties": False}
-    properties: Json = {"jti": _TEXT | {"minLength": 1, "maxLength": 255}, "exp": _SECONDS, "issuer": _TEXT}
+    token = members({"token": TEXT | {"minLength": 1}}) | {"additionalProperties": False}
+    properties: Json = {"jti": TEXT | {"minLength": 1, "maxLength": 255}, "exp": SECONDS, "issuer": TEXT}
     by_id: Json = {
         "type": "object",
         "required": ["jti", "exp"],
@@ -82,7 +78,7 @@ def _revoke() -> Json:
     }
     body: Json = {"required": True, "content": {"application/json": {"schema": {"oneOf": [token, by_id]}}}}
     errors = (*_STORE, 408, 413)
-    return _admin("adminRevoke", "Revoke a token", _nothing(), errors) | {"requestBody": body}
+    return _admin("adminRevoke", "Revoke a token", nothing(), errors) | {"requestBody": body}
 
 
 def _admin(name: str, summary: str, done: Json, errors: tuple[int, ...]) -> Json:
@@ -95,54 +91,21 @@ def _operation(name: str, summary: str, security: list[Json], done: Json, errors
     return {"operationId": name, "summary": summary, "security": security, "responses": done | refused}
 
 
-def _content(text: str, schema: Json) -> Json:
-    return {"200": {"description": text, "content": {"application/json": {"schema": schema}}}}
-
-
 def _unready() -> Json:
-    schema = _object({"status": _TEXT, "failing": {"type": "array", "items": _TEXT}})
+    schema = members({"status": TEXT, "failing": {"type": "array", "items": TEXT}})
     return {"503": {"description": "What fails", "content": {"application/json": {"schema": schema}}}}
 
 
-def _nothing() -> Json:
-    return {"204": {"description": "Done"}}
-
-
 def _path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+    return {"name": name, "in": "path", "required": True, "schema": TEXT}
 
 
 def _said(name: str, text: str) -> Json:
-    schema = _TEXT | {"maxLength": 200, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
+    schema = TEXT | {"maxLength": 200, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
     return {"name": name, "in": "header", "schema": schema, "description": f"{text}; it goes into the audit trail"}
 
 
 def _error(text: str) -> Json:
-    header: Json = {"description": "the code", "required": True, "schema": _TEXT}
-    content: Json = {"application/json": {"schema": _ref("Error")}}
+    header: Json = {"description": "the code", "required": True, "schema": TEXT}
+    content: Json = {"application/json": {"schema": ref("Error")}}
     return {"description": text, "headers": {"X-Gateway-Error": header}, "content": content}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(properties: Json) -> Json:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _schemas() -> Json:
-    return {
-        "Error": _object({"error": _TEXT, "error_description": _TEXT}) | {"additionalProperties": False},
-        "Session": _object(
-            {
-                "id": _TEXT,
-                "device": _TEXT,
-                "user_agent": _TEXT,
-                "ip": _TEXT,
-                "created_at": _SECONDS,
-                "last_used_at": _SECONDS,
-                "expires_at": {"type": "integer", "description": "Unix seconds; 0 = never"},
-            }
-        ),
-    }
