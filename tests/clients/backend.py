@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.served import served
+
 
 class EchoBackend(ThreadingHTTPServer):
     """Answers every request with {method, path, user, body}; `counts` holds "METHOD path" of what came."""
@@ -64,12 +66,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def echo_backend() -> Iterator[EchoBackend]:
-    backend = EchoBackend()
-    thread = threading.Thread(target=backend.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(EchoBackend()) as backend:
         yield backend
-    finally:
-        backend.shutdown()
-        backend.server_close()
-        thread.join(10)

@@ -34,6 +34,7 @@ from tokengate_client.clock import Moment, moment
 from tests.clients.backend import EchoBackend
 from tests.clients.test_python import by_httpx, by_requests, expired, signed_in, stopped, url, ways
 from tests.e2e.harness import PASSWORD, Gateway, Site, route
+from tests.served import served
 
 __all__ = ["expired"]  # the fixture
 
@@ -102,15 +103,8 @@ class _Fixed(BaseHTTPRequestHandler):
 
 @contextmanager
 def elsewhere(status: int, **headers: str) -> Iterator[Elsewhere]:
-    server = Elsewhere(status, {name.replace("_", "-"): value for name, value in headers.items()})
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with served(Elsewhere(status, {name.replace("_", "-"): value for name, value in headers.items()})) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 class Watched(Api):

@@ -7,11 +7,12 @@ with mirror(port) as files:
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.served import served
 
 Files = dict[str, str]  # path -> text
 
@@ -58,12 +59,5 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def mirror(port: int) -> Iterator[Files]:
     """Run the backend on a port of 127.0.0.1; what is put into the files is served."""
-    server = Server(("127.0.0.1", port), Mirror)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(Server(("127.0.0.1", port), Mirror)) as server:
         yield server.files
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.issuer import new_key
+from tests.served import served
 from tests.tokens.support import as_json, b64
 
 CLIENT, API = "shop", "shop-api"
@@ -119,12 +119,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def provider() -> Iterator[Provider]:
-    made = Provider()
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(Provider()) as made:
         yield made
-    finally:
-        made.shutdown()
-        made.server_close()
-        thread.join(10)

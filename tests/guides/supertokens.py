@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.guides.backend import Mirror, Server
 from tests.issuer import new_key
+from tests.served import served
 from tests.tokens.support import ABSENT, as_json, b64
 
 LIFE = 3600  # seconds, the core's default
@@ -82,12 +82,5 @@ class _Handler(Mirror):
 
 @contextmanager
 def supertokens() -> Iterator[SuperTokens]:
-    made = SuperTokens()
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(SuperTokens()) as made:
         yield made
-    finally:
-        made.shutdown()
-        made.server_close()
-        thread.join(10)
