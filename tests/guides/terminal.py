@@ -12,31 +12,29 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.bash import Bash, assert_said, install, module, swapped
 from tests.redis_server import find_redis_server, free_port
 
 ROOT = Path(__file__).parents[2]
 _SECONDS = 100.0  # for one block
-_END = "-- end of the block --"
 _BLOCK = re.compile(
     r"(?:<!-- (?P<note>not run|file): (?P<said>[^\n]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```"
     r"(?:\n\n```text\n(?P<printed>.*?)^```)?",
     re.MULTILINE | re.DOTALL,
 )
-_PROGRAMS = {"python": "", "tokengate": "-m gateway", "uvicorn": "-m uvicorn", "flask": "-m flask"}
+_PROGRAMS = {"python": [sys.executable], "tokengate": module("gateway")} | {
+    name: module(name) for name in ("uvicorn", "flask")
+}
 
 
 @dataclass(frozen=True)
@@ -83,20 +81,10 @@ class Terminal:
     def __init__(self, directory: Path, swaps: Mapping[str, str]) -> None:
         self.directory = directory
         self._swaps = dict(swaps)
-        self._bin = directory / ".venv" / "bin"
-        self._install()
-        path = f"{self._bin}:{os.environ['PATH']}:/usr/sbin"
-        self.process = subprocess.Popen(
-            ["bash"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PWD": str(directory)},
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
+        self._install(directory)
+        path = f"{directory / '.venv' / 'bin'}:{os.environ['PATH']}:/usr/sbin"
+        environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PWD": str(directory)}
+        self._bash = Bash(directory, environ, _SECONDS)
 
     def play(self, todo: Iterable[Step]) -> None:
         """Do these steps; each must print what the page says."""
@@ -104,9 +92,7 @@ class Terminal:
             if step.title:
                 self.write(step.title, step.text)
                 continue
-            said = self.run(step.text)
-            wanted = re.escape(self.here(step.printed)).replace(re.escape("..."), ".*")
-            assert re.fullmatch(wanted, said), f"{step.text}\nprinted\n{said}\nand not\n{step.printed}"
+            assert_said(self.run(step.text), self.here(step.printed), step.text)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of a page into the present folder."""
@@ -116,49 +102,25 @@ class Terminal:
 
     def run(self, commands: str) -> str:
         """Return what the commands print."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{self.here(commands)}\necho '{_END}'\n".encode())
-        self.process.stdin.flush()
-        return self._read()
+        return self._bash.run(self.here(commands))
 
     def here(self, text: str) -> str:
         """Return a text of a page as it is for this machine."""
-        if not self._swaps:
-            return text
-        names = "|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in sorted(self._swaps, key=len, reverse=True))
-        return re.sub(names, lambda found: self._swaps[found[0]], text)
+        return swapped(text, self._swaps)
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)  # its own group: what it has started, and nothing else
-        self.process.communicate(timeout=20)
+        self._bash.stop()
 
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        said, deadline = b"", time.monotonic() + _SECONDS
-        end = f"{_END}\n".encode()
-        while end not in said:  # what runs behind may have something to say at any time
-            ready, _, _ = select.select([self.process.stdout], [], [], 0.2)
-            piece = self.process.stdout.read() if ready else None
-            assert piece != b"", f"bash ended: {said.decode()}"
-            assert time.monotonic() < deadline, f"the commands do not end: {said.decode()}"
-            said += piece or b""
-        return said.partition(end)[0].decode()
-
-    def _install(self) -> None:
+    def _install(self, directory: Path) -> None:
         """Put the examples, the JavaScript client and the programs of a page's environment into the folder."""
         shutil.copytree(
-            ROOT / "examples", self.directory / "examples", ignore=shutil.ignore_patterns("__pycache__", "build")
+            ROOT / "examples", directory / "examples", ignore=shutil.ignore_patterns("__pycache__", "build")
         )
-        for file in (self.directory / "examples").rglob("*.*"):
+        for file in (directory / "examples").rglob("*.*"):
             file.write_text(self.here(file.read_text()))
-        self._bin.mkdir(parents=True)
         redis = find_redis_server()
         assert redis is not None
-        commands = {name: f"{sys.executable} {words}" for name, words in _PROGRAMS.items()} | {"redis-server": redis}
-        for name, command in commands.items():
-            (self._bin / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-            (self._bin / name).chmod(0o755)
+        install(directory / ".venv" / "bin", {**_PROGRAMS, "redis-server": [redis]})
 
 
 def need(*programs: str) -> None:
