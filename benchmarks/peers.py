@@ -10,8 +10,9 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.request import urlopen
 
 import orjson
 
@@ -190,8 +191,22 @@ def traefik(folder: Path, target: int) -> Iterator[Peer]:
         "--global.checknewversion=false",
         "--global.sendanonymoususage=false",
     ]
-    with _run(command, port, home, {"GOMAXPROCS": "1"}) as pid:
+    ready, environ = _routing(port), {"GOMAXPROCS": "1"}
+    with machine.process(command, ready, home / "log", on=machine.cores().one, environ=environ) as pid:
         yield Peer("Traefik", _url(port), (pid,), version=machine.version([program, "version"]))
+
+
+def _routing(port: int) -> Callable[[], bool]:
+    """Tell whether what listens has its routes too, which it reads later."""
+
+    def ready() -> bool:
+        try:
+            with urlopen(f"{_url(port)}/1k", timeout=5) as answer:
+                return int(answer.status) == 200
+        except OSError:
+            return False
+
+    return ready
 
 
 @contextlib.contextmanager
