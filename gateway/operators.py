@@ -228,8 +228,14 @@ async def _end_all(store: SessionStore, subject: str, said: dict[str, str]) -> i
 
 
 async def _revoke_token(store: SessionStore, token_id: str, expires_at: int, said: dict[str, str]) -> None:
-    await store.revoke_token(token_id, expires_at)
-    _audit("token_revoked", token_id=token_id, **said)
+    from gateway.sessions.store import Unconfirmed
+
+    try:
+        is_new = await store.revoke_token(token_id, expires_at)
+    except Unconfirmed as error:
+        _audit("token_revoked", token_id=token_id, number=int(error.done), outcome="unconfirmed", **said)
+        raise
+    _audit("token_revoked", token_id=token_id, number=int(is_new), **said)
 
 
 def _audit(event: Any, **fields: str | int) -> None:
