@@ -57,7 +57,7 @@ def test_a_session_moves_without_a_sign_in_and_the_backend_sees_the_same_user(br
 
 
 def test_no_answer_has_the_providers_token_in_a_place_that_a_script_can_read(browser: Browser) -> None:
-    """With `pass_access_token` oauth2-proxy says it in every answer that it passes on, not in that of /oauth2/auth alone."""
+    """With `pass_access_token` oauth2-proxy says it in every answer that it passes on, beside that of /oauth2/auth."""
     before = browser.open("/api/hello")
     assert before.status_code == 200
     for answer in (before, browser.open("/oauth2/auth"), browser.open("/oauth2/none"), move(browser)):
