@@ -280,9 +280,7 @@ class Grants:
         await self._attempts.client(ip)
 
     async def _set_not_before(self, rules: IssuerRules, subject: str, issued_at: int = 0) -> None:
-        now = self._clock()
-        moment = max(int(now), issued_at)
-        life = moment - now + rules.max_ttl + 2 * self._issuers.leeway + 1  # by the slowest of the clocks
+        moment, life = rules.voided(self._clock(), self._issuers.leeway, issued_at)
         await self._store.set_not_before(rules.subject_id(subject), moment, life)
 
     def _namespace(self, subject: str) -> IssuerRules | None:
