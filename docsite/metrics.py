@@ -9,7 +9,7 @@ from gateway.tokens.rotation import Outcome
 
 PLACE = "metrics"
 VALUES = {  # the closed sets among the labels
-    (series.REQUESTS, "code"): "a status; 499 = the client left before the answer",
+    (series.REQUESTS, "code"): "a status; 499 = the client left before the answer; other = beyond a route's first 64",
     (series.REFRESHES, "outcome"): ", ".join(Outcome),
     (series.SESSIONS, "event"): "created, ended, login_failed",
     (series.CONNECTIONS, "side"): "client, upstream",

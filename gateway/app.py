@@ -230,7 +230,8 @@ class Worker:
             self.settings, self.cookies = before, old_cookies
             self.backends.settle(taken=False)
             raise
-        self._take_keys(rings)  # the verifier forgets headers made for a token
+        self._take_keys(rings)
+        self.verifier.reload(self.keys.keyring)  # it forgets headers made for a token, also where other keys came first
         for name in RELOADED:
             setattr(self.plane, name, getattr(fresh, name))
         if cookie_path(before) != cookie_path(settings):

@@ -110,8 +110,8 @@ class Server(uvicorn.Server):
                     self._signalled = False
                     if watch is not None:
                         watch.used()
-                    for connection in self.connections:  # what it remembers was sorted by the old settings
-                        connection.section = b""
+                    for connection in self.connections:
+                        connection.reloaded()
         finally:
             self._reloading = None
 

@@ -29,6 +29,8 @@ from gateway.tokens.claims import Claims
 ALIVE = int(Verdict.ALIVE)
 ENDED = int(Verdict.ENDED)
 MARK_AGAIN = 1.0  # seconds
+# Each tells of a WebSocket. Proxies keep `Upgrade` to themselves, and over HTTP/2 there is no key (RFC 8441 5).
+WEBSOCKET = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version")
 
 
 # What a fetch of the issuer's keys may mend: worth one wait (`Gate.wait_for_keys`).
@@ -263,7 +265,7 @@ def only_authorization(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether a request asks for a WebSocket, also where the proxy that tells of it kept `Upgrade` to itself."""
-    return any(name in (b"upgrade", b"sec-websocket-key") for name, _ in headers)
+    return any(name in WEBSOCKET for name, _ in headers)
 
 
 def all_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

@@ -4,7 +4,7 @@ Laws:
 - An attempt is counted before a password or a refresh is looked at, so that guessing costs its allowance.
 - A token is minted from what the store answered, and nothing is awaited between the two: a refresh that
   lost against a revoke has nothing to hand out (contract 6.3).
-- Every change leaves one audit line; a refresh also counts by its outcome.
+- Every change leaves one audit line, and so does what ends nothing (`number` 0); a refresh also counts by its outcome.
 - Users of another issuer live in a namespace of their own (its `exchange_prefix`): no local sign-in can give a
   subject in it, and to sign such a user out ends both their sessions here and the issuer's tokens.
 """
@@ -12,9 +12,9 @@ Laws:
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from gateway.attempts import Attempts, Limits
 from gateway.errors import (
@@ -31,12 +31,14 @@ from gateway.identity.exchange import exchanged
 from gateway.identity.provider import Identity, Provider
 from gateway.sessions.record import NewIdentity, NewSession, Session
 from gateway.sessions.store import Rotation, SessionStore, Unconfirmed
-from gateway.telemetry import Cause, Telemetry, audit
+from gateway.telemetry import AuditEvent, Cause, Telemetry, audit
 from gateway.tokens.claims import Claims
 from gateway.tokens.foreign import IssuerRules, Issuers
 from gateway.tokens.refresh import RefreshToken, RefreshTokens
 from gateway.tokens.rotation import Outcome
 from gateway.tokens.signer import AccessToken, CannotMint, Signer
+
+Ended = TypeVar("Ended", bool, list[str])
 
 _SERVED = frozenset({Outcome.ROTATED, Outcome.REPLAYED})
 
@@ -198,9 +200,9 @@ class Grants:
 
     async def logout(self, session_id: str, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """End the caller's own session; one that is over already is no error. Raises StoreUnavailable."""
-        if await self._store.end(session_id):
-            self._telemetry.session("ended")
-        audit("logout", session_id=session_id, subject=subject, **cause)
+        told = {"session_id": session_id, "subject": subject}
+        ended = await _told("logout", told, cause, self._store.end(session_id))
+        self._telemetry.session("ended", int(ended))
 
     async def end_session(self, session_id: str, *, owner: str | None = None, **cause: Unpack[Cause]) -> None:
         """End one session, of `owner` alone unless that is None.
@@ -213,13 +215,8 @@ class Grants:
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
         told = {"session_id": session_id, "subject": session.subject}
-        try:
-            if await self._store.end(session_id):
-                self._telemetry.session("ended")
-        except Unconfirmed:
-            audit("session_revoked", outcome="unconfirmed", **told, **cause)
-            raise
-        audit("session_revoked", **told, **cause)
+        ended = await _told("session_revoked", told, cause, self._store.end(session_id))
+        self._telemetry.session("ended", int(ended))
 
     async def end_sessions(self, subject: str, *, keep: str = "", **cause: Unpack[Cause]) -> list[str]:
         """End all sessions of a user but `keep`; the ids of those that were alive. Raises StoreUnavailable.
@@ -233,32 +230,28 @@ class Grants:
         return await self._end_all(subject, keep, "", cause)
 
     async def _end_all(self, subject: str, keep: str, issuer: str, cause: Cause) -> list[str]:
-        try:
-            ended = await self._store.end_all(subject, keep)
-        except Unconfirmed as error:
-            told = {"subject": subject, "issuer": issuer, "outcome": "unconfirmed"}
-            audit("sessions_revoked", number=len(error.done), **told, **cause)
-            raise
+        told = {"subject": subject, "issuer": issuer}
+        ended = await _told("sessions_revoked", told, cause, self._store.end_all(subject, keep))
         self._telemetry.session("ended", len(ended))
-        audit("sessions_revoked", subject=subject, issuer=issuer, number=len(ended), **cause)
         return ended
 
     async def revoke_token(self, token_id: str, expires_at: int, *, subject: str = "", **cause: Unpack[Cause]) -> None:
         """Put one access token on the blacklist. Raises StoreUnavailable, ValueError for what is no token id."""
-        await self._store.revoke_token(token_id, expires_at)
-        audit("token_revoked", token_id=token_id, subject=subject, **cause)
+        told = {"token_id": token_id, "subject": subject}
+        await _told("token_revoked", told, cause, self._store.revoke_token(token_id, expires_at))
 
-    async def logout_foreign(self, claims: Claims, *, ip: str = "", request_id: str = "") -> None:
+    async def logout_foreign(self, claims: Claims, **cause: Unpack[Cause]) -> None:
         """Revoke the caller's own token of another issuer. Raises StoreUnavailable."""
         if claims.foreign is not None:
-            await self._store.revoke_token(claims.foreign.token_id, claims.exp)
-            audit("logout", token_id=claims.foreign.token_id, subject=claims.sub, ip=ip, request_id=request_id)
+            token_id = claims.foreign.token_id
+            told = {"token_id": token_id, "subject": claims.sub}
+            await _told("logout", told, cause, self._store.revoke_token(token_id, claims.exp))
 
     async def void_foreign(self, issuer: str, subject: str, *, issued_at: int = 0, **cause: Unpack[Cause]) -> None:
         """Void all tokens that another issuer gave a user until now, and end the sessions they were exchanged for.
 
-        `subject` is the user as the issuer names them. `issued_at` is the time of a token that must be among
-        those, though the issuer's clock may be ahead. Raises StoreUnavailable, InvalidRequest.
+        `subject` is as the issuer names them. `issued_at` is the time of a token that must be among those, though the
+        issuer's clock may be ahead. Raises StoreUnavailable, InvalidRequest.
         """
         rules = self._issuers.rules(issuer)
         if rules is None:
@@ -287,9 +280,7 @@ class Grants:
         await self._attempts.client(ip)
 
     async def _set_not_before(self, rules: IssuerRules, subject: str, issued_at: int = 0) -> None:
-        now = self._clock()
-        moment = max(int(now), issued_at)
-        life = moment - now + rules.max_ttl + 2 * self._issuers.leeway + 1  # by the slowest of the clocks
+        moment, life = rules.voided(self._clock(), self._issuers.leeway, issued_at)
         await self._store.set_not_before(rules.subject_id(subject), moment, life)
 
     def _namespace(self, subject: str) -> IssuerRules | None:
@@ -374,6 +365,21 @@ class Grants:
             scope=session.scope,
             outcome=outcome,
         )
+
+
+async def _told(event: AuditEvent, told: Mapping[str, str], cause: Cause, ending: Awaitable[Ended]) -> Ended:
+    """End something and leave an audit line, also where too few replicas have it. Raises StoreUnavailable."""
+    try:
+        done = await ending
+    except Unconfirmed as error:
+        audit(event, number=_number(error.done), outcome="unconfirmed", **told, **cause)
+        raise
+    audit(event, number=_number(done), **told, **cause)
+    return done
+
+
+def _number(done: bool | list[str]) -> int:
+    return len(done) if isinstance(done, list) else int(done)
 
 
 def _with_cause(rotation: Rotation, presented: RefreshToken) -> Rotation:

@@ -144,7 +144,7 @@ def revoke(
         if session_id is not None:
             number = _audited(settings, lambda store: _end(store, session_id, said))
         elif subject is not None:
-            number = _audited(settings, lambda store: _end_all(store, subject, said))
+            number = _audited(settings, lambda store: _end_all(settings, store, subject, said))
         else:
             _audited(settings, lambda store: _revoke_token(store, jti or "", exp or 0, said))
             click.echo("revoked")
@@ -215,9 +215,10 @@ async def _end(store: SessionStore, session_id: str, said: dict[str, str]) -> in
     return ended
 
 
-async def _end_all(store: SessionStore, subject: str, said: dict[str, str]) -> int:
+async def _end_all(settings: Settings, store: SessionStore, subject: str, said: dict[str, str]) -> int:
     from gateway.sessions.store import Unconfirmed
 
+    await _void_foreign(settings, store, subject)
     try:
         ended = len(await store.end_all(subject))
     except Unconfirmed as error:
@@ -227,9 +228,26 @@ async def _end_all(store: SessionStore, subject: str, said: dict[str, str]) -> i
     return ended
 
 
+async def _void_foreign(settings: Settings, store: SessionStore, subject: str) -> None:
+    """Void what another issuer gave a user whose sessions came by an exchange: it would give the next one (grants)."""
+    for issuer in settings.issuers:
+        if issuer.exchange and subject.startswith(issuer.namespace):
+            from gateway.issuers import issuer_rules
+
+            rules = issuer_rules(issuer)
+            moment, life = rules.voided(time.time(), settings.tokens.leeway)
+            await store.set_not_before(rules.subject_id(subject.removeprefix(issuer.namespace)), moment, life)
+
+
 async def _revoke_token(store: SessionStore, token_id: str, expires_at: int, said: dict[str, str]) -> None:
-    await store.revoke_token(token_id, expires_at)
-    _audit("token_revoked", token_id=token_id, **said)
+    from gateway.sessions.store import Unconfirmed
+
+    try:
+        is_new = await store.revoke_token(token_id, expires_at)
+    except Unconfirmed as error:
+        _audit("token_revoked", token_id=token_id, number=int(error.done), outcome="unconfirmed", **said)
+        raise
+    _audit("token_revoked", token_id=token_id, number=int(is_new), **said)
 
 
 def _audit(event: Any, **fields: str | int) -> None:

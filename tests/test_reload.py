@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.app import Worker
+from gateway.parts import open_provider
 from gateway.reload import check_usable, merge, mounted
+from gateway.sessions.keyspace import new_session_id
 from gateway.settings import Settings, SettingsError, load
 from gateway.tokens.keyring import generate, generate_refresh
 from tests.e2e.harness import toml
@@ -163,3 +169,31 @@ def test_what_the_workers_could_not_use_is_found_before_they_hear_of_it(
     check_usable(read(directory))
     with pytest.raises((SettingsError, ValueError), match=reason):
         check_usable(read(directory, **sections))
+
+
+def test_what_was_rendered_for_a_token_is_made_anew_also_where_later_keys_came_first(directory: Path) -> None:
+    """Else backends were told by the old headers until the token ends."""
+
+    async def run() -> None:
+        store = {"url": f"memory://{secrets.token_hex(4)}"}
+        worker = Worker(read(directory, redis=store, identity_headers={"X-Auth-Request-User": "sub"}))
+        made = worker.signer.mint(
+            subject="u-1",
+            session_id=new_session_id("u-1"),
+            counter=0,
+            roles=(),
+            scope="",
+            claims={"email": "a@example.com"},
+            now=time.time(),
+        )
+        rings = worker.keys.read()
+        await worker.reload_keys()  # an admin's, or the watch's, while the reload has yet to read the rest
+        worker.verifier.verify(made.token.encode(), time.time()).memo["identity"] = b"as it was"
+        after = read(directory, redis=store, identity_headers={"X-Auth-Request-User": "email"})
+        worker.take_up(after, open_provider(after), rings)
+        claims = worker.verifier.verify(made.token.encode(), time.time())
+        assert b"a@example.com" in worker.plane.identity(claims)
+        assert claims.memo == {}
+        await worker.stop()
+
+    asyncio.run(run())

@@ -20,7 +20,7 @@ import orjson
 
 from gateway.errors import IdentityUnavailable, InvalidCredentials
 from gateway.identity import fields
-from gateway.identity.outbound import cause, is_packed, new_client, read
+from gateway.identity.outbound import TooLong, cause, is_packed, new_client, read
 from gateway.identity.provider import Identity
 from gateway.telemetry.spans import Span, step
 
@@ -102,7 +102,7 @@ class Webhook:
             if span is not None:
                 span.attributes["http.response.status_code"] = response.status
             if response.status == 401:
-                with suppress(TimeoutError, IdentityUnavailable, aiohttp.ClientError):  # the word is the status
+                with suppress(TimeoutError, TooLong, aiohttp.ClientError):  # the word is the status
                     async with asyncio.timeout(REST_SECONDS):
                         await read(response.content, LARGEST_ANSWER)
                 return None

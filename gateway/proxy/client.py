@@ -109,6 +109,13 @@ class ClientConnection(asyncio.Protocol):
         self.trusted = plane.trusts is not None and plane.trusts(self.client_host)
         self.forwarded = forwarded_block(self.client_host.encode(), self.scheme)
 
+    def judge_peer(self) -> None:
+        """Believe the peer or not by the settings as they are now."""
+        trusts = self.plane.trusts
+        trusted = trusts is not None and trusts(self.client_host)
+        # what a proxy passes on without an origin is not what it says itself (`proxied`)
+        self.trusted = trusted and (self.trusted or not self.plane.proxy_protocol)
+
     def _await_proxy(self, transport: asyncio.Transport) -> None:
         """Let a trusted proxy say where the connection comes from; no one else may connect."""
         if self.trusted:

@@ -133,6 +133,11 @@ class GatewayProtocol(ClientConnection):
         exchange.start()
         return True
 
+    def reloaded(self) -> None:
+        """Go by other settings from the next request on."""
+        self.section = b""  # what is remembered was sorted by the old ones
+        self.judge_peer()
+
     def _remember(self, data: bytes, head: Head) -> None:
         self.head = None
         self.section = section_of(data, head)

@@ -215,16 +215,18 @@ class SessionStore:
         await self._replicated(digit, ended)
         return ended
 
-    async def revoke_token(self, token_id: str, expires_at: int) -> None:
-        """Put a token on the blacklist until its `exp` (Unix seconds) and the leeway have passed.
+    async def revoke_token(self, token_id: str, expires_at: int) -> bool:
+        """Put a token on the blacklist until its `exp` (Unix seconds) and the leeway have passed; True if that is news.
 
         Raises ValueError for an id that no token here may have.
         """
         _check_foreign("a token id", token_id)
         until = min(milliseconds(min(expires_at, _MAX_END) + self._policy.leeway), _MAX_END)
         digit, keys = self._keys.digit(token_id), self._keys
-        await self._run(_REVOKE_TOKEN, digit, [keys.revoked(token_id), keys.epoch(digit)], [until])
-        await self._replicated(digit)
+        reply = await self._run(_REVOKE_TOKEN, digit, [keys.revoked(token_id), keys.epoch(digit)], [until])
+        is_new = _number(_item(reply, 0)) == 1
+        await self._replicated(digit, is_new)
+        return is_new
 
     async def set_not_before(self, subject_id: str, moment: int, life: float) -> None:
         """Void the tokens that another issuer gave a subject at `moment` (Unix seconds) or earlier.

@@ -158,6 +158,7 @@ def routes(settings: Settings) -> Lines:
     seen: dict[tuple[str, str], int] = {}
     for position, route in enumerate(settings.routes):
         key, prefix = f"routes.{position}", route.path.rstrip("/")
+        prefix = prefix.lower() if settings.server.ignore_path_case else prefix
         first = seen.setdefault((route.host, prefix), position)
         if first != position:
             yield f'{key}.path: found "{route.host}{route.path}", which is routes.{first} too; each once is allowed'

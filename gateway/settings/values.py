@@ -4,6 +4,7 @@ ValueError whose text says what is allowed; the caller adds the key and what was
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -25,6 +26,7 @@ _HOSTNAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[
 _ROUTE_PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")  # RFC 3986 pchar without escapes and `;`
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OF_NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -263,6 +265,8 @@ def admin_token(value: SecretStr) -> SecretStr:
 def token_digest(value: object) -> str:
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise ValueError("sha256: and 64 hex digits are allowed; `tokengate hash-token` makes them")
+    if value == _OF_NOTHING:  # what a script makes of a variable that is not set; "Authorization: Bearer" would do
+        raise ValueError("is the digest of nothing; `tokengate hash-token` makes one of a token")
     return value
 
 

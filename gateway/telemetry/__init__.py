@@ -12,13 +12,14 @@ tracing     spans on their way to a collector; the one importer of OpenTelemetry
 access      the access log
 """
 
-from gateway.telemetry.logs import Cause, audit, audit_sink, configure_logging, set_level
+from gateway.telemetry.logs import AuditEvent, Cause, audit, audit_sink, configure_logging, set_level
 from gateway.telemetry.metrics import CONTENT_TYPE, OPENMETRICS, Meter, Telemetry, wants_openmetrics
 from gateway.telemetry.request_id import new_request_id, valid_request_id
 
 __all__ = (
     "CONTENT_TYPE",
     "OPENMETRICS",
+    "AuditEvent",
     "Cause",
     "Meter",
     "Telemetry",

@@ -32,6 +32,8 @@ SIDES: Final = ("client", "upstream")
 STATES: Final = ("ready", "unready", "draining")
 DROPS: Final = ("full", "flood", "store")
 
+MAX_CODES: Final = 64  # statuses of one route that have a series each: its backend may make up 900
+
 _BOUNDS = series.SECONDS
 
 log = logging.getLogger("gateway.telemetry")
@@ -63,8 +65,10 @@ class Meter:
         self._seconds.see(seconds, trace_id, time.time())
 
     def codes(self) -> list[tuple[str, int]]:
-        """Return (status, requests) for every status seen."""
-        return [(str(code), number) for code, number in self._codes.items()]
+        """Return (status, requests) for the statuses seen first, and "other" for the rest together."""
+        seen = [(str(code), number) for code, number in self._codes.items()]
+        rest = sum(number for _, number in seen[MAX_CODES:])
+        return [*seen[:MAX_CODES], (series.OTHER, rest)] if rest else seen
 
 
 class Telemetry:

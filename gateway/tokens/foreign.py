@@ -60,6 +60,14 @@ class IssuerRules:
         """Return what a token is known by in the store, after its `jti`; a long one stands there as its digest."""
         return f"~{_digest(self.issuer)}:{jti if len(jti) <= LONGEST_JTI else 'j.' + _sha256(jti.encode())}"
 
+    def voided(self, now: float, leeway: float, issued_at: int = 0) -> tuple[int, float]:
+        """Return the moment at or before which a user's tokens are void from `now` on, and for how many seconds.
+
+        `issued_at` is the time of a token that must be among those, though the issuer's clock may be ahead.
+        """
+        moment = max(int(now), issued_at)
+        return moment, moment - now + self.max_ttl + 2 * leeway + 1  # by the slowest of the clocks
+
 
 class _Issuer:
     """An issuer and its keys of the moment; None = none have ever been loaded."""

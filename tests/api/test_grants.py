@@ -107,16 +107,20 @@ def test_what_too_few_replicas_have_is_503_as_often_as_it_is_asked_and_the_audit
     async def run() -> None:
         async with stack(shared_redis.unix_url, wait_replicas=1) as s:
             grants = s.services.grants
-            reused, ended = await s.login(), await s.login()
+            reused, ended, left = await s.login(), await s.login(), await s.login()
             successor = (await s.refresh(reused["refresh_token"])).json()["refresh_token"]
             await s.refresh(successor)
             for _ in range(2):
-                one, other, refresh = await asyncio.gather(
+                one, other, out, token, refresh = await asyncio.gather(
                     grants.end_session(ended["session_id"], by="test"),
                     grants.end_sessions("u-9", by="test"),
+                    grants.logout(left["session_id"]),
+                    grants.revoke_token("0" * 22, 2**40),
                     s.refresh(reused["refresh_token"]),
                     return_exceptions=True,
                 )
+                assert isinstance(out, StoreUnavailable)
+                assert isinstance(token, StoreUnavailable)
                 assert isinstance(one, StoreUnavailable)
                 assert isinstance(other, StoreUnavailable)
                 assert isinstance(refresh, httpx.Response)
@@ -126,8 +130,10 @@ def test_what_too_few_replicas_have_is_503_as_often_as_it_is_asked_and_the_audit
         asyncio.run(run())
     told = [(r.getMessage(), r.__dict__["audit"].get("outcome")) for r in caplog.records if r.name == "gateway.audit"]
     assert Counter(told) == {
-        ("login", None): 2,
+        ("login", None): 3,
         ("session_revoked", "unconfirmed"): 1,
         ("sessions_revoked", "unconfirmed"): 2,
+        ("logout", "unconfirmed"): 2,
+        ("token_revoked", "unconfirmed"): 2,
         ("refresh_reuse", None): 1,
     }

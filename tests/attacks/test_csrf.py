@@ -115,7 +115,7 @@ def test_another_origin_cannot_open_a_websocket(fortress: Gateway, backend: Back
 
 @EACH
 def test_forward_auth_refuses_what_the_gateway_itself_would_refuse(behind: Gateway, kind: str) -> None:
-    """Also a WebSocket, of which a proxy may tell nothing but its Sec-WebSocket-Key."""
+    """Also a WebSocket, of which a proxy may tell nothing but its Sec-WebSocket-Key; over HTTP/2 there is none."""
     told = [
         ("X-Original-URI", "/guarded/x"),
         ("X-Forwarded-Host", "gateway.test"),
@@ -123,7 +123,9 @@ def test_forward_auth_refuses_what_the_gateway_itself_would_refuse(behind: Gatew
     ]
     hostile = [header for header in HOSTILE[kind] if header[0] != "X-Forwarded-Host"]
     upgrade = [("X-Original-Method", "GET"), ("Sec-WebSocket-Key", "MDEyMzQ1Njc4OWFiY2RlZg==")]
-    for more in ([("X-Original-Method", "POST")], upgrade, [("X-Original-Method", "GET"), ("Upgrade", "websocket")]):
+    over_http2 = [("X-Original-Method", "GET"), ("Sec-WebSocket-Version", "13")]  # RFC 8441 5
+    told_upgrade = [("X-Original-Method", "GET"), ("Upgrade", "websocket")]
+    for more in ([("X-Original-Method", "POST")], upgrade, over_http2, told_upgrade):
         assert_refused(ask(behind.port, request("GET", "/auth/verify", [*told, *more, *hostile])))
         assert ask(behind.port, request("GET", "/auth/verify", [*told, *more, *OWN])).status == 200
 

@@ -73,6 +73,32 @@ def test_a_flood_of_failed_sign_ins_is_cut_in_the_stream_and_whole_in_the_log(si
         assert trail(gateway)[0]["event"] == "login"
 
 
+ENDINGS = {
+    "a refresh token of a session that is over, signed out": ("/auth/logout", "refresh_token", "refresh_token"),
+    "the same, revoked": ("/auth/revoke", "token", "refresh_token"),
+    "an access token that was revoked": ("/auth/revoke", "token", "access_token"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_what_is_over_already_can_be_ended_without_end_and_pushes_nothing_out_of_the_stream(
+    site: Site, kind: str
+) -> None:
+    """Evidence cannot be buried by whoever has a token that is worth nothing any more."""
+    path, name, which = ENDINGS[kind]
+    number = int(FLOOD_BURST) + 100
+    with Site(site.redis_url) as own, own.serve(audit=STREAM) as gateway:
+        asked = json_request("POST", path, {name: gateway.login()[which]})
+        for _ in range(number):
+            assert ask(gateway.port, asked).status in (200, 204)
+        lines = [line for line in gateway.log_lines() if line.get("event") in ("logout", "token_revoked")]
+        assert [line["number"] for line in lines] == [1] + [0] * (number - 1)
+        dropped = gateway.metric("tokengate_audit_dropped_total", reason="flood")
+        assert dropped > 0
+        until(lambda: len(trail(gateway)) == 1 + number - dropped, "the stream has the rest")
+        assert [entry.get("number") for entry in trail(gateway)[:3]] == [None, "1", "0"]
+
+
 def test_the_stream_has_a_ttl_and_no_token(site: Site, shared_redis: RedisServer) -> None:
     with Site(site.redis_url) as own, own.serve(audit=STREAM) as gateway:
         session = gateway.login()

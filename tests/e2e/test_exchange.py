@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -216,6 +218,24 @@ def test_whoever_signs_out_at_the_issuer_by_its_token_loses_the_sessions_too(
     assert one.operate("DELETE", f"/admin/users/f-both/sessions?issuer={idp.name}").status == 204
     assert get(two, session).error == (401, "revoked_token")
     assert get(two, subject).error == (401, "revoked_token")
+
+
+def test_an_operator_who_ends_all_sessions_by_the_command_line_voids_the_issuers_tokens_too(
+    pair: tuple[Gateway, Gateway], idp: Issuer
+) -> None:
+    """Else the next exchange of a token that the thief has takes everything back."""
+    one, two = pair
+    subject, other, local = idp.token(sub="f-cli"), idp.token(sub="f-else"), one.login("bob")["access_token"]
+    session = exchanged(one, subject)["access_token"]
+    command = [sys.executable, "-m", "gateway", "sessions", "revoke", "--subject", f"{namespace(idp)}f-cli"]
+    ran = subprocess.run(
+        [*command, "--config", str(one.config)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "1 ended\n"
+    for token in (session, subject):
+        assert get(two, token).error == (401, "revoked_token")
+    assert exchange(two, subject).error == (400, "invalid_request")
+    assert [get(two, token).status for token in (other, local)] == [200, 200]
 
 
 def fresh(gateway: Gateway, idp: Issuer, subject: str) -> str:

@@ -6,12 +6,15 @@ backend has been recorded by the time its answer is here.
 
 from __future__ import annotations
 
+import re
 import time
 import tomllib
 from collections.abc import Iterator
 
 import pytest
 
+from gateway.api.verify import OVERRIDES
+from gateway.gate import WEBSOCKET
 from tests.e2e.backends import Call, raw
 from tests.e2e.forward_auth_attacks import FORGED, HOSTS, ODD, ORACLES, REFUSED, SPOOFED, TRICKS, expired
 from tests.e2e.forward_auth_parts import ROUTES, TRUSTED, Front, Recorder, identity, readings, recorder
@@ -19,6 +22,15 @@ from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_pro
 from tests.e2e.harness import Gateway, Site
 from tests.e2e.wire import Client, WireError, ask, json_request, request
 from tests.redis_server import RedisServer, free_port
+
+# Where a proxy sends what is named and nothing else.
+LISTS = (
+    "config/examples/envoy/envoy.yaml",
+    "config/examples/haproxy/tokengate.lua",
+    "k8s/components/forward-auth-envoy-gateway/securitypolicy.yaml",
+    "k8s/components/forward-auth-istio/istiod-values.yaml",
+    "k8s/components/forward-auth-traefik/middleware.yaml",
+)
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +381,29 @@ def test_the_gateway_is_asked_without_the_body_and_told_who_the_client_is(
     assert "203.0.113.9" not in call.get("x-forwarded-for")
     assert call.all("x_forwarded_for") == []
     assert recording.only().raw_body == b"body" * 1000
+
+
+def test_the_gateway_is_told_of_a_websocket_and_of_another_method_in_a_header(
+    impostor: tuple[FrontProxy, Recorder], recording: Recorder
+) -> None:
+    """Or another origin's WebSocket passes with the access cookie, and a DELETE where only GET may."""
+    proxy, gateway = impostor
+    recording.fresh()
+    gateway.fresh(raw(b"HTTP/1.1 403 Forbidden\r\nX-Gateway-Error: csrf_rejected\r\nContent-Length: 0\r\n\r\n"))
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    overrides = dict.fromkeys(("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"), "DELETE")
+    assert ask(proxy.port, request("GET", "/reading/x", upgrade | overrides)).status == 403
+    call = gateway.only()
+    assert (call.get("sec-websocket-key"), call.get("sec-websocket-version")) == ("dGhlIHNhbXBsZSBub25jZQ==", "13")
+    assert {name: call.get(name) for name in overrides} == overrides
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_every_list_of_what_verify_is_told_has_all_that_it_judges_a_request_by(path: str) -> None:
+    words = set(re.findall(r"[\w-]+", (EXAMPLES.parents[1] / path).read_text().lower()))
+    judged = {"authorization", "cookie", "origin", "sec-fetch-site"}
+    assert judged | {name.decode() for name in (*WEBSOCKET, *OVERRIDES)} - {"upgrade"} <= words
 
 
 def test_the_examples_copy_every_identity_header_that_the_sample_configuration_names() -> None:

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.backends import Nginx
+from tests.e2e.backends import Backend, Nginx
 from tests.e2e.certificates import Authority
 from tests.e2e.harness import ADMIN_TOKEN, PASSWORD, TIMEOUT, Gateway, Site, route, until
 from tests.e2e.test_drain import ONE_AND_TWO, REFUSED, RELOADED, hang_up, rewrite, said
 from tests.e2e.test_workers import children
-from tests.e2e.wire import Answer, ask, json_request, request
+from tests.e2e.wire import Answer, Client, ask, json_request, request
 from tests.redis_server import free_port
 
 NEEDS_RESTART = "settings that a restart is needed for have changed"
@@ -73,6 +73,28 @@ def test_an_admin_whose_token_was_taken_away_is_none_after_a_reload(site: Site) 
         rewrite(gateway, management={**where, "admin_token": ""})
         hang_up(gateway, RELOADED)
         assert [asked(gateway, name) for name in tokens] == [404, 404]
+
+
+def test_a_proxy_is_believed_or_not_from_a_reload_on_also_on_connections_that_stand(
+    site: Site, backend: Backend
+) -> None:
+    """Proxies keep their connections for hours: one that was taken over would be believed for as long."""
+    routes = [route("/", backend.url, auth="none")]
+    spot = backend.spot()
+    data = request("GET", spot.path("/"), {"X-Forwarded-For": "203.0.113.9"})
+
+    def told() -> str:
+        assert client.ask(data).status == 200
+        return spot.calls()[-1].get("x-forwarded-for")
+
+    with site.serve(routes=routes) as gateway, Client(gateway.port) as client:
+        assert [told(), told()] == ["127.0.0.1"] * 2
+        rewrite(gateway, routes=routes, server={"trusted_proxies": ["127.0.0.1/32"]})
+        hang_up(gateway, RELOADED)
+        assert [told(), told()] == ["203.0.113.9, 127.0.0.1"] * 2
+        rewrite(gateway, routes=routes)
+        hang_up(gateway, RELOADED)
+        assert [told(), told()] == ["127.0.0.1"] * 2
 
 
 def test_a_recheck_that_a_reload_brings_is_made_at_the_next_refresh(site: Site) -> None:

@@ -100,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         }
         upstream = self.server.config["upstreams"][0].rstrip("/") + self.path
         with urlopen(Request(upstream, headers=headers), timeout=10) as answer:
-            self._reply(answer.status, {"Content-Type": answer.headers["Content-Type"]}, answer.read())
+            told = {"Content-Type": answer.headers["Content-Type"], **self._answered(session)}  # 7.6 says it here too
+            self._reply(answer.status, told, answer.read())
 
     def _reply(self, status: int, headers: Headers, body: bytes = b"") -> None:
         self.send_response(status)

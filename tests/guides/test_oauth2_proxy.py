@@ -56,6 +56,14 @@ def test_a_session_moves_without_a_sign_in_and_the_backend_sees_the_same_user(br
     assert after["x-forwarded-user"] == "u-1"
 
 
+def test_no_answer_has_the_providers_token_in_a_place_that_a_script_can_read(browser: Browser) -> None:
+    """With `pass_access_token` oauth2-proxy says it in every answer that it passes on, beside that of /oauth2/auth."""
+    before = browser.open("/api/hello")
+    assert before.status_code == 200
+    for answer in (before, browser.open("/oauth2/auth"), browser.open("/oauth2/none"), move(browser)):
+        assert [name.lower() for name, value in answer.headers.items() if "eyJ" in value] in ([], ["set-cookie"])
+
+
 def test_a_sign_out_holds_at_once_for_a_copy_of_the_cookies_too(browser: Browser) -> None:
     move(browser)
     thief = browser.copy()

@@ -80,6 +80,31 @@ def test_401_is_a_wrong_password() -> None:
     assert isinstance(error, InvalidCredentials)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"",
+        b"x" * 65_537,
+        b"x" * 1_000_000,
+        b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"sub": "u-1"}',
+    ],
+    ids=["none", "a little too long", "long", "another answer"],
+)
+@pytest.mark.parametrize("framing", ["length", "chunks", "no end"])
+def test_401_is_a_no_whatever_stands_in_it(more: bytes, framing: str) -> None:
+    """A sign-in would be told to come again, and a recheck would leave the session of a user who is gone."""
+    head = b"HTTP/1.1 401 X\r\nContent-Type: text/html\r\n"
+    chunks = b"%x\r\n%b\r\n" % (len(more), more) if more else b""
+    answer = {
+        "length": head + b"Content-Length: %d\r\n\r\n" % len(more) + more,
+        "chunks": head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n",
+        "no end": head + b"Content-Length: 9999999\r\n\r\n" + more,
+    }[framing]
+    error, _ = asking(answer, login)
+    assert isinstance(error, InvalidCredentials)
+    assert asking(answer, recheck)[0] is None
+
+
 @pytest.mark.parametrize("status", [201, 202, 204, 400, 403, 404, 418, 429, 500, 502, 503])
 def test_any_other_status_is_no_answer(status: int) -> None:
     for ask in (login, recheck):

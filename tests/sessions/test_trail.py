@@ -183,6 +183,25 @@ async def test_a_flood_of_failed_sign_ins_has_an_allowance_and_nothing_else_is_l
 
 
 @in_loop
+async def test_what_changes_nothing_shares_that_allowance_but_for_what_operators_do(prefix: str) -> None:
+    dropped, clock = Dropped(), Clock()
+    async with trail_on(f"memory://{secrets.token_hex(4)}", prefix, max_len=100_000) as trail:
+        writer = AuditWriter(trail, "r", dropped, clock)
+        for number in range(200):
+            writer.take(entry(number, "login_failed"))
+        dropped.numbers.clear()
+        for by in ("", "user", "holder"):
+            writer.take({**entry(0, "logout", by=by), "number": "0"})
+            writer.take({**entry(0, "logout", by=by), "number": "1"})
+        for by in ("admin", "admin:jane", "cli"):
+            writer.take({**entry(0, "sessions_revoked", by=by), "number": "0"})
+        assert dropped.numbers == {"flood": 3}
+        await writer.close()
+        found = [fields["event"] for _, fields in await trail.read("-", 5000)]
+    assert (found.count("logout"), found.count("sessions_revoked")) == (3, 3)
+
+
+@in_loop
 async def test_a_key_that_is_no_stream_fails_the_trail_alone(shared_redis: RedisServer, prefix: str) -> None:
     async with trail_on(shared_redis.unix_url, prefix) as trail:
         with shared_redis.client() as admin:

@@ -128,6 +128,14 @@ def test_admin_tokens_come_from_a_file_of_their_own(tmp_path: Path) -> None:
     assert digest not in repr(settings)
 
 
+@pytest.mark.parametrize("own", [{}, {"admin_token": TOKEN}])
+def test_the_digest_of_no_token_is_refused(own: dict[str, str]) -> None:
+    """`printf %s "$TOKEN" | sha256sum` makes it where the variable is not set: `Authorization: Bearer` would do."""
+    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+    (told,) = refused(management={**own, "admin_tokens": {"alice": digest}})
+    assert told.endswith(": is the digest of nothing; `tokengate hash-token` makes one of a token")
+
+
 @pytest.mark.parametrize(
     "value", [TOKEN, f"sha256:{'0A' * 32}", f"sha256:{'0a' * 31}", "0a" * 32, f"sha256:{'0a' * 32}\n", 1, ""]
 )

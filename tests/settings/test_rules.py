@@ -9,6 +9,7 @@ import pytest
 from tests.settings.support import ROUTE, loaded, refused
 
 ISSUER = {"issuer": "https://idp.example.com", "jwks_url": "https://idp.example.com/jwks", "audience": "api"}
+CASE = {"server": {"ignore_path_case": True}}
 USERS = {"provider": "users-file", "webhook_url": None}
 
 
@@ -61,6 +62,9 @@ USERS = {"provider": "users-file", "webhook_url": None}
         ({"routes": [{**ROUTE, "path": "/auth"}]}, "routes.0.path"),
         ({"routes": [{**ROUTE, "path": "/auth/login"}]}, "routes.0.path"),
         ({"routes": [{**ROUTE, "path": "/.well-known/jwks.json"}]}, "routes.0.path"),
+        ({**CASE, "routes": [ROUTE, {**ROUTE, "path": "/API"}]}, "routes.1.path"),
+        ({**CASE, "routes": [{**ROUTE, "path": "/AUTH/Login"}]}, "routes.0.path"),
+        ({**CASE, "routes": [{**ROUTE, "path": "/.Well-Known/jwks.json"}]}, "routes.0.path"),
         ({"routes": [{**ROUTE, "auth": "none", "roles_any": ["admin"]}]}, "routes.0.auth"),
         ({"routes": [{**ROUTE, "auth": "none", "scopes_all": ["orders:read"]}]}, "routes.0.auth"),
         ({"routes": [{**ROUTE, "strip_prefix": "/ap"}]}, "routes.0.strip_prefix"),
@@ -98,6 +102,7 @@ def test_what_is_not_safe_together_is_refused_by_its_key(tables: dict[str, Any],
         {"identity": {**USERS, "users_file": "/run/users.toml"}},
         {"routes": [{**ROUTE, "path": "/"}, {**ROUTE, "path": "/authors"}]},
         {"routes": [ROUTE, {**ROUTE, "host": "a.b"}]},
+        {"routes": [ROUTE, {**ROUTE, "path": "/API"}, {**ROUTE, "path": "/AUTH/Login"}]},
         {"routes": [{**ROUTE, "upstream": ["https://a"], "upstream_ca": "/run/ca.crt"}]},
         {"routes": [{**ROUTE, "upstream": ["https://a"], "upstream_cert": "/run/a.crt", "upstream_key": "/run/a.key"}]},
         {"routes": [{**ROUTE, "auth": "optional", "roles_any": ["admin"]}]},

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import Telemetry, wants_openmetrics
+from gateway.telemetry.metrics import MAX_CODES
 from gateway.telemetry.series import MAX_SERIES, Histogram, Snapshot
 
 # A histogram with more buckets than its bounds allow.
@@ -157,6 +158,24 @@ def test_too_many_label_values_are_counted_together_instead_of_growing_without_b
         telemetry.rejected(f"route-{i}", "no_route")
     found = samples(telemetry)
     assert found['tokengate_rejections_total{error="other",route="other"}'] == 10
+
+
+def test_backends_that_make_up_statuses_do_not_take_the_series_of_other_routes() -> None:
+    """llhttp reads 100 to 999; two or three such backends would fill the bound, and what was counted would vanish."""
+    telemetry = Telemetry()
+    hostile, others = [telemetry.route(f"hostile-{n}") for n in range(3)], telemetry.route("others")
+    for code in (200, 500):
+        others.done(code, 0.1)
+    for route in hostile:
+        for code in range(100, 1000):
+            route.done(code, 0.1)
+    found = samples(telemetry)
+    for code in (200, 500):
+        assert found[f'tokengate_requests_total{{code="{code}",route="others"}}'] == 1
+    for route in hostile:
+        mine = {name: value for name, value in found.items() if f'"{route.route}"' in name and "requests_total" in name}
+        assert (len(mine), sum(mine.values())) == (MAX_CODES + 1, 900)
+        assert mine[f'tokengate_requests_total{{code="other",route="{route.route}"}}'] == 900 - MAX_CODES
 
 
 def test_a_snapshot_survives_being_written_and_read() -> None:

@@ -14,7 +14,9 @@ local TIMEOUT = 500 -- ms; HAProxy 2.6 asks up to four times where it got no ans
 
 -- What tokengate reads of a request, all values of each. X-Forwarded-* are HAProxy's own.
 local SENT = {
-    "authorization", "cookie", "origin", "sec-fetch-site", "sec-websocket-protocol", "user-agent",
+    "authorization", "cookie", "origin", "sec-fetch-site", "user-agent",
+    "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol",
+    "x-http-method-override", "x-http-method", "x-method-override",
     "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id", "traceparent",
 }
 -- One entry for each header of [identity_headers].
