@@ -210,11 +210,12 @@ class Grants:
         Raises NotFound where there is none, alike for another user's session. Raises StoreUnavailable.
         """
         session = await self._store.get(session_id)
+        told = {"session_id": session_id, "subject": "" if session is None else session.subject}
         if session is None:
-            await self._store.end(session_id)  # it may have ended a moment ago, with too few replicas
+            again = self._store.end(session_id)  # it may have ended a moment ago, with too few replicas
+            await (again if owner is not None else _told("session_revoked", told, cause, again))
         if session is None or (owner is not None and session.subject != owner):
             raise NotFound("session")
-        told = {"session_id": session_id, "subject": session.subject}
         ended = await _told("session_revoked", told, cause, self._store.end(session_id))
         self._telemetry.session("ended", int(ended))
 

@@ -90,6 +90,35 @@ def test_every_call_leaves_a_line_with_who_is_proven_who_is_said_and_why(
     assert not [secret for secret in (TOKEN, ALICE, BOB) if secret in trail.getvalue()]
 
 
+def test_a_call_about_a_session_that_is_not_there_leaves_a_line_that_it_ended_none(trail: io.StringIO) -> None:
+    async def run() -> None:
+        async with stack() as s, managed(s) as m:
+            gone = (await s.login())["session_id"]
+            for status in (204, 404):
+                answer = await m.delete(f"/admin/sessions/{gone}", headers={**ADMIN, **SAID})
+                assert answer.status_code == status
+
+    asyncio.run(run())
+    first, second = audited(trail, "session_revoked")
+    assert (first["number"], first["subject"], second["number"]) == (1, "u-1", 0)
+    assert second["session_id"] == first["session_id"]
+    assert (second["who"], second["reason"]) == (SAID["X-Admin-Actor"], SAID["X-Admin-Reason"])
+
+
+def test_a_user_who_names_a_session_that_is_not_theirs_leaves_none(trail: io.StringIO) -> None:
+    """Anybody could fill the trail with such."""
+
+    async def run() -> None:
+        async with stack() as s:
+            alice, bob = await s.login(), await s.login("bob", "builder")
+            for session_id in (bob["session_id"], "x" * 23):
+                path = f"/auth/sessions/{session_id}"
+                assert (await s.client.delete(path, headers=bearer(alice["access_token"]))).status_code == 404
+
+    asyncio.run(run())
+    assert audited(trail, "session_revoked") == []
+
+
 def test_without_the_headers_the_line_says_by_whom_alone(trail: io.StringIO) -> None:
     async def run() -> None:
         async with stack() as s, managed(s) as m:

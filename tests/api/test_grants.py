@@ -131,7 +131,7 @@ def test_what_too_few_replicas_have_is_503_as_often_as_it_is_asked_and_the_audit
     told = [(r.getMessage(), r.__dict__["audit"].get("outcome")) for r in caplog.records if r.name == "gateway.audit"]
     assert Counter(told) == {
         ("login", None): 3,
-        ("session_revoked", "unconfirmed"): 1,
+        ("session_revoked", "unconfirmed"): 2,
         ("sessions_revoked", "unconfirmed"): 2,
         ("logout", "unconfirmed"): 2,
         ("token_revoked", "unconfirmed"): 2,
