@@ -293,6 +293,18 @@ def test_a_backends_vary_is_kept(open_to_pages: Gateway, backend: Backend, vary:
         assert ask(open_to_pages.port, data).all("vary") == told
 
 
+def test_a_body_that_cannot_be_read_on_is_refused_so_that_the_page_can_read_it(open_to_pages: Gateway) -> None:
+    """By the data plane, and where the API has begun to wait for the body."""
+    chunked = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+    for target in ("/raw/x", "/auth/login"):
+        with Client(open_to_pages.port) as client:
+            client.send(from_page("POST", target, more=chunked) + b"1\r\n{\r\n")
+            client.send(b"zz\r\n")
+            answer = client.answer()
+        assert answer.error == (400, "bad_request")
+        assert_readable(answer)
+
+
 def test_what_was_no_request_varies_too_and_reflects_nothing(open_to_pages: Gateway) -> None:
     for data in (b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nOrigin: " + PAGE.encode() + b"\r\n\r\n"):
         answer = ask(open_to_pages.port, data)
