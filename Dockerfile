@@ -3,19 +3,21 @@
 #     docker build --build-arg VERSION=0.1.0 --tag tokengate:0.1.0 .
 #
 # Where images must be pinned by digest: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
+# With OpenTelemetry, for [tracing]: --build-arg REQUIREMENTS=traced
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
+ARG REQUIREMENTS=runtime
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies before the source: this layer stays until they change. Nothing is compiled, and a file whose hash is
-# not in runtime.txt is refused. Without pip of its own: nothing is installed at run time.
+# not in requirements/ is refused. Without pip of its own: nothing is installed at run time.
 COPY requirements/ requirements/
 RUN python -m venv --without-pip /opt/tokengate \
     && python -m venv /opt/build \
     && /opt/build/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r requirements/build.txt \
     && /opt/build/bin/python -m pip --python /opt/tokengate/bin/python install \
-        --no-deps --only-binary :all: --require-hashes -r requirements/runtime.txt
+        --no-deps --only-binary :all: --require-hashes -r "requirements/${REQUIREMENTS}.txt"
 COPY pyproject.toml README.md ./
 COPY clients/javascript/src/ clients/javascript/src/
 COPY config/ config/

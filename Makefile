@@ -82,8 +82,10 @@ PIN = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --al
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 requirements: $(VENV)/.installed-release
 	$(PIN) --output-file requirements/runtime.txt pyproject.toml requirements/older.in
-	sed -i 's/^\(async-timeout==[^ ]*\)/\1 ; python_full_version < "3.11.3"/' requirements/runtime.txt
+	$(PIN) --extra otel --constraint requirements/runtime.txt --output-file requirements/traced.txt \
+		pyproject.toml requirements/older.in
 	$(PIN) --output-file requirements/build.txt requirements/build.in
+	sed -i 's/^\(async-timeout==[^ ]*\)/\1 ; python_full_version < "3.11.3"/' requirements/runtime.txt requirements/traced.txt
 	sed -i '1i # Made by `make requirements`: every package with the hashes of its files.' requirements/*.txt
 
 release: $(VENV)/.installed-release

@@ -36,6 +36,7 @@ from gateway.parts import (
     make_cookies,
     make_verifier,
     open_exporter,
+    open_liveness,
     open_provider,
     open_store,
     open_trail,
@@ -50,7 +51,6 @@ from gateway.proxy.trust import trust
 from gateway.sessions.clocks import Clocks
 from gateway.sessions.connect import open_client
 from gateway.sessions.epochs import Epochs
-from gateway.sessions.liveness import Liveness
 from gateway.sessions.trail import AuditWriter
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry, audit, audit_sink, new_request_id, set_level, valid_request_id
@@ -95,45 +95,12 @@ class Worker:
         self.exporter = open_exporter(settings)
         self.lines: Lines | None = None
         self.keys = Keys(settings, time.time())
-        tokens, redis = settings.tokens, settings.redis
-        endpoint = redis_endpoint(settings)
-        client = open_client(endpoint, redis.timeout)
-        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
-        self.liveness = Liveness(
-            endpoint,
-            redis.prefix,
-            redis.timeout,
-            self.epochs,
-            grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
-            lead=2 * tokens.leeway,  # of an issuer's clock to that of a replica, and of that to Redis'
-            observe=self.telemetry.check_batch,
-        )
-        self.clocks = Clocks(client, redis.timeout, tokens.leeway, self.telemetry.clock_skew)
-        observe = store_observer(self.telemetry) if self.exporter is not None else self.telemetry.store
-        self.store = open_store(settings, client, observe, self.epochs, self.liveness.is_down)
-        self.trail: AuditWriter | None = None
-        if settings.audit.stream:
-            trail = open_trail(settings, client, self.telemetry.store)
-            self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
-        self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
-        self.verifier = make_verifier(settings, self.keys.keyring, self.issuers)
-        sources = key_sources(settings.issuers, self.issuers, self.verifier)
-        self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
-        self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
-        self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
+        self._open_store()
+        self._make_tokens()
         self.provider = CurrentProvider(open_provider(settings))
         self.passwords = PasswordPool()
         self.cookies = make_cookies(settings)
-        self.gate = (TracedGate if self.exporter is not None else Gate)(
-            self.verifier,
-            self.liveness,
-            self.store.mark_used,
-            access_cookie=settings.cookies.access,
-            allow_same_site=settings.cookies.allow_same_site,
-            issuer=tokens.issuer,
-            issuer_keys=self.issuer_keys,
-            listed=self.cookies.listed,
-        )
+        self.gate = self._gate()
         self.grants = Grants(
             self.provider,
             self.store,
@@ -152,6 +119,44 @@ class Worker:
         self.listening = False  # set by the server, whose listener comes last
         self._tasks: list[asyncio.Task[None]] = []
         self._sinks = ExitStack()
+
+    def _open_store(self) -> None:
+        """Make what talks with Redis: sessions, the live check, and what watches over both."""
+        settings, redis = self.settings, self.settings.redis
+        endpoint = redis_endpoint(settings)
+        client = open_client(endpoint, redis.timeout)
+        self.epochs = Epochs(client, redis.prefix, redis.timeout, report=self._rolled_back)
+        self.liveness = open_liveness(settings, endpoint, self.epochs, self.telemetry.check_batch)
+        self.clocks = Clocks(client, redis.timeout, settings.tokens.leeway, self.telemetry.clock_skew)
+        observe = store_observer(self.telemetry) if self.exporter is not None else self.telemetry.store
+        self.store = open_store(settings, client, observe, self.epochs, self.liveness.is_down)
+        self.trail: AuditWriter | None = None
+        if settings.audit.stream:
+            trail = open_trail(settings, client, self.telemetry.store)
+            self.trail = AuditWriter(trail, socket.gethostname(), self.telemetry.audit_dropped)
+
+    def _make_tokens(self) -> None:
+        """Make what mints tokens and what verifies them, those of other issuers too."""
+        settings, tokens = self.settings, self.settings.tokens
+        self.issuers = Issuers([issuer_rules(each) for each in settings.issuers], tokens.leeway)
+        self.verifier = make_verifier(settings, self.keys.keyring, self.issuers)
+        sources = key_sources(settings.issuers, self.issuers, self.verifier)
+        self.issuer_keys = IssuerKeys(sources, reporter(self.telemetry.issuer_fetched, time.time))
+        self.signer = Signer(self.keys.keyring, tokens.issuer, tokens.audience, tokens.access_ttl)
+        self.refresh_tokens = RefreshTokens(self.keys.refresh, tokens.refresh_format, tokens.issuer)
+
+    def _gate(self) -> Gate:
+        cookies = self.settings.cookies
+        return (TracedGate if self.exporter is not None else Gate)(
+            self.verifier,
+            self.liveness,
+            self.store.mark_used,
+            access_cookie=cookies.access,
+            allow_same_site=cookies.allow_same_site,
+            issuer=self.settings.tokens.issuer,
+            issuer_keys=self.issuer_keys,
+            listed=self.cookies.listed,
+        )
 
     def start(self) -> None:
         """Connect to Redis and begin to watch; an unreachable Redis leaves the worker up and heals by itself.

@@ -16,6 +16,7 @@ from gateway.identity.passwords import check_hash
 from gateway.proxy.routes import OPEN, Route, RouteTable
 from gateway.sessions.connect import Endpoint, parse_url
 from gateway.sessions.epochs import Epochs
+from gateway.sessions.liveness import Liveness
 from gateway.sessions.store import SessionPolicy, SessionStore
 from gateway.sessions.trail import AuditTrail
 from gateway.settings import Settings, SettingsError, read_users
@@ -99,6 +100,22 @@ def open_store(
         observe=observe,
         epochs=epochs,
         is_down=is_down,
+    )
+
+
+def open_liveness(
+    settings: Settings, endpoint: Endpoint, epochs: Epochs, observe: Callable[[int, float], None]
+) -> Liveness:
+    """Return the live check of these settings; `observe` is told the size and the seconds of each batch."""
+    redis = settings.redis
+    return Liveness(
+        endpoint,
+        redis.prefix,
+        redis.timeout,
+        epochs,
+        grace=redis.outage_grace if redis.on_outage == "allow-recent" else 0.0,
+        lead=2 * settings.tokens.leeway,  # of an issuer's clock to that of a replica, and of that to Redis'
+        observe=observe,
     )
 
 

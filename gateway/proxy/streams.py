@@ -30,7 +30,7 @@ TURNS = 16  # the partitions
 LOOKS = 8
 LOOK_SECONDS = 0.1  # a stream is looked at every 0.8 s
 SOON = 60.0  # seconds by which this machine's clock and that of Redis may differ
-ROUND = 16  # looks in which each stream is asked about once, whatever the epoch says
+ROUND = 32  # looks in which each stream is asked about once, whatever the epoch says: 26 s
 
 
 class Stream(Protocol):

@@ -12,7 +12,8 @@ import asyncio
 from typing import Protocol
 
 TICK = 0.1
-AHEAD = 5.0  # nothing is put further ahead, so that what is gone is not held for longer
+AHEAD = 5.0  # nothing new is put further ahead, so that what is gone is not held for longer
+AGAIN = 20.0  # the same for what has lasted that long: few of those go, and a look at each takes a microsecond
 
 
 class Timed(Protocol):
@@ -35,9 +36,9 @@ class Wheel:
         self._last = int(loop.time() / TICK)
         self._handle: asyncio.TimerHandle | None = None
 
-    def watch(self, thing: Timed) -> None:
+    def watch(self, thing: Timed, ahead: float = AHEAD) -> None:
         """Look at a thing when its deadline has come; call again only for an earlier one."""
-        thing.due = due = min(thing.deadline, self._loop.time() + AHEAD)
+        thing.due = due = min(thing.deadline, self._loop.time() + ahead)
         slot = max(int(due / TICK) + 1, self._last + 1)
         bucket = self._buckets.get(slot)
         if bucket is None:
@@ -73,6 +74,6 @@ class Wheel:
             return
         thing.due = 0.0
         if thing.deadline > now:
-            self.watch(thing)
+            self.watch(thing, AGAIN)
         else:
             thing.on_deadline(now)

@@ -65,6 +65,34 @@ def _line(cells: object) -> str:
 
 
 def _cells(row: Row) -> list[str]:
+    return [
+        *_counts(row),
+        str(row.cleared),
+        f"{row.slowest * 1000:.0f}",
+        f"{row.noise * 1000:.0f}",
+        f"{row.window:.2f}",
+        f"{row.back:.2f}",
+        f"{row.attempts:.1f}",
+        "503" if row.unready else "200",
+    ]
+
+
+def _blow_cells(outcome: Outcome) -> list[str]:
+    asked, refused = outcome.elsewhere or (0, 0)
+    return [
+        *_counts(outcome),
+        f"{refused} / {asked}" if asked else "none",
+        f"{outcome.slowest * 1000:.0f}",
+        f"{outcome.noise * 1000:.0f}",
+        f"{outcome.away:.2f}",
+        f"{outcome.window:.2f}",
+        f"{outcome.back:.2f}",
+        "503" if outcome.unready else "200",
+    ]
+
+
+def _counts(row: Row | Outcome) -> list[str]:
+    """What both tables begin with: what was asked and answered, and how often a law was broken."""
     good = sum(number for kind, number in row.kinds.items() if kind[:1] == "2")
     known = good + row.kinds["401"] + row.kinds["503"]
     return [
@@ -77,35 +105,4 @@ def _cells(row: Row) -> list[str]:
         str(row.accepted),
         str(row.signed_out),
         str(row.lost),
-        str(row.cleared),
-        f"{row.slowest * 1000:.0f}",
-        f"{row.noise * 1000:.0f}",
-        f"{row.window:.2f}",
-        f"{row.back:.2f}",
-        f"{row.attempts:.1f}",
-        "503" if row.unready else "200",
-    ]
-
-
-def _blow_cells(outcome: Outcome) -> list[str]:
-    good = sum(number for kind, number in outcome.kinds.items() if kind[:1] == "2")
-    known = good + outcome.kinds["401"] + outcome.kinds["503"]
-    asked, refused = outcome.elsewhere or (0, 0)
-    return [
-        outcome.name,
-        str(outcome.requests),
-        str(good),
-        str(outcome.kinds["401"]),
-        str(outcome.kinds["503"]),
-        str(outcome.requests - known),
-        str(outcome.accepted),
-        str(outcome.signed_out),
-        str(outcome.lost),
-        f"{refused} / {asked}" if asked else "none",
-        f"{outcome.slowest * 1000:.0f}",
-        f"{outcome.noise * 1000:.0f}",
-        f"{outcome.away:.2f}",
-        f"{outcome.window:.2f}",
-        f"{outcome.back:.2f}",
-        "503" if outcome.unready else "200",
     ]

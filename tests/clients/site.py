@@ -3,7 +3,7 @@
 SECTIONS is JSON that is laid over the configuration, as in {"tokens": {"access_ttl": "2s"}}. The first line of
 output says where everything is: {"url", "management", "adminToken", "users", "password"}. Each further line of
 input is a command and gets a line of output: {"do": "redis", "how": "stop" | "start" | "pause" | "resume"},
-{"do": "counts"}, {"do": "ready", "status": 200}.
+{"do": "counts"}, {"do": "ready", "status": 200}, {"do": "keys"}: another signing key in place of the one there is.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ def main(sections: Mapping[str, Any]) -> None:
                 password=PASSWORD,
             )
             for line in sys.stdin:
-                _say(**_do(json.loads(line), redis, backend, gateway))
+                _say(**_do(json.loads(line), redis, backend, site, gateway))
 
 
-def _do(command: Mapping[str, Any], redis: RedisServer, backend: EchoBackend, gateway: Gateway) -> dict[str, Any]:
+def _do(
+    command: Mapping[str, Any], redis: RedisServer, backend: EchoBackend, site: Site, gateway: Gateway
+) -> dict[str, Any]:
     match command["do"]:
+        case "keys":
+            site.replace_signing_key()
+            return {"status": gateway.operate("POST", "/admin/keys/reload").status}
         case "redis":
             getattr(redis, command["how"])()
             return {}

@@ -113,6 +113,47 @@ def test_a_request_that_meets_an_expired_token_is_sent_again_with_its_body(
     assert echo.counts[f"POST {path}"] == 1
 
 
+@pytest.fixture
+def robbed(shared_redis: RedisServer, echo: EchoBackend) -> Iterator[Callable[[], Gateway]]:
+    """A gateway of its own, by a function that replaces its signing key."""
+    with Site(shared_redis.url) as site, site.serve(routes=[route("/api/", echo.url)]) as gateway:
+
+        def replace() -> Gateway:
+            site.replace_signing_key()
+            assert gateway.operate("POST", "/admin/keys/reload").status == 200
+            return gateway
+
+        replace()
+        yield replace
+
+
+@ways
+def test_a_request_whose_signing_key_was_removed_is_sent_again_with_a_new_token(
+    robbed: Callable[[], Gateway], echo: EchoBackend, send: Send
+) -> None:
+    clock = [moment()]
+    session = signed_in(robbed(), now=lambda: clock[0])
+    before = rotated(robbed())
+    clock[0] = Moment(clock[0].steady + 40, clock[0].wall + 40)
+    path = f"/api/robbed/{send.__name__}"
+    assert [send(session, "POST", path, b"kept") for _ in range(2)] == [200, 200]
+    assert echo.counts[f"POST {path}"] == 2
+    assert rotated(robbed()) == before + 1
+    clock[0] = Moment(clock[0].steady + 40, clock[0].wall + 40)
+    assert session.sessions()[0].current
+
+
+@ways
+def test_where_a_new_token_is_called_invalid_too_requests_do_not_ask_for_more_of_them(
+    robbed: Callable[[], Gateway], send: Send
+) -> None:
+    session = signed_in(robbed(), now=stopped())
+    before = rotated(robbed())
+    assert [send(session, "GET", "/api/x", None) for _ in range(3)] == [401, 401, 401]
+    assert rotated(robbed()) == before
+    assert session.signed_in
+
+
 @ways
 def test_a_session_that_was_ended_elsewhere_is_told_once_and_the_answer_is_the_gateways(
     gateway: Gateway, send: Send

@@ -215,6 +215,14 @@ class Site:
         known = {name: {"password": hasher.hash(PASSWORD), **user} for name, user in users.items()}
         _write_secret(self.directory / "users.toml", toml({"users": known}).encode())
 
+    def replace_signing_key(self) -> None:
+        """Remove the key that signs access tokens as one that was stolen, and put another one there."""
+        keys = self.directory / "keys"
+        for old in keys.glob("*.pem"):
+            old.unlink()
+        file = generate(self.algorithm, time.time())
+        _write_secret(keys / file.name, file.data)
+
     def __enter__(self) -> Self:
         return self
 

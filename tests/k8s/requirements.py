@@ -9,12 +9,15 @@ from packaging.utils import canonicalize_name
 
 from tests.k8s.tools import ROOT
 
-FILES = [ROOT / "requirements" / name for name in ("runtime.txt", "build.txt")]
+FILES = [ROOT / "requirements" / name for name in ("runtime.txt", "traced.txt", "build.txt")]
 
 
-def pinned(python: str | None = None) -> dict[str, str]:
-    """Return the version of each package that the image has with a Python, this one by default, by its name."""
-    rows = re.findall(r"^\w[^\\]*", FILES[0].read_text(), re.MULTILINE)
+def pinned(python: str | None = None, *, traced: bool = False) -> dict[str, str]:
+    """Return the version of each package that the image has with a Python, this one by default, by its name.
+
+    `traced` is for the image with OpenTelemetry.
+    """
+    rows = re.findall(r"^\w[^\\]*", FILES[traced].read_text(), re.MULTILINE)
     wanted = [Requirement(row) for row in rows]
     return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in wanted if due(one, python)}
 

@@ -2,9 +2,9 @@
 
     python -m tests.k8s.steps       run them all, and print what tokengate adds to the base image
 
-Only what our Dockerfile uses is known. Words that begin with /opt or /src are put under the directory, and `python` is
-this one; or, where the directory is the root of a whole system, steps run inside it. COPY leaves out what .dockerignore
-does.
+Only what our Dockerfile uses is known; an ARG holds for the stage that it stands in. Words that begin with /opt or
+/src are put under the directory, and `python` is this one; or, where the directory is the root of a whole system, steps
+run inside it. COPY leaves out what .dockerignore does.
 """
 
 from __future__ import annotations
@@ -57,9 +57,17 @@ def read(path: Path) -> list[Stage]:
     return stages
 
 
-def build(stage: Stage, root: Path, earlier: Mapping[str, Path] | None = None, *, inside: bool = False) -> None:
+def build(
+    stage: Stage,
+    root: Path,
+    earlier: Mapping[str, Path] | None = None,
+    *,
+    inside: bool = False,
+    arguments: Mapping[str, str] | None = None,
+) -> None:
     """Run the steps of a stage into `root`; `earlier` has the roots of stages by name. Raises CalledProcessError.
 
+    `arguments` are those of --build-arg.
     `inside`: the root is a whole system, and what runs sees nothing else. That takes the rights of root.
     """
     directory, environ = root, _environ()
@@ -67,6 +75,9 @@ def build(stage: Stage, root: Path, earlier: Mapping[str, Path] | None = None, *
         if name == "WORKDIR":
             directory = root / rest[1:]
             directory.mkdir(parents=True, exist_ok=True)
+        elif name == "ARG":
+            argument, _, default = rest.partition("=")
+            environ[argument] = (arguments or {}).get(argument, default)
         elif name == "ENV":
             environ |= dict(pair.split("=", 1) for pair in shlex.split(rest))
             environ.pop("PIP_NO_CACHE_DIR", None)  # what has been fetched once stands in this machine's cache

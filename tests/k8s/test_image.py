@@ -70,16 +70,24 @@ def test_every_requirement_is_pinned_and_has_hashes_and_no_address(path: Path) -
     assert not re.search(r"^-", text, re.MULTILINE)
 
 
-def test_every_dependency_is_pinned_at_a_version_that_the_package_allows() -> None:
-    pinned = requirements.pinned()
-    for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+@pytest.mark.parametrize("traced", [False, True], ids=["runtime", "traced"])
+def test_every_dependency_is_pinned_at_a_version_that_the_package_allows(traced: bool) -> None:
+    pinned = requirements.pinned(traced=traced)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in project["dependencies"] + (project["optional-dependencies"]["otel"] if traced else []):
         wanted = Requirement(text)
         assert pinned[canonicalize_name(wanted.name)] in wanted.specifier, text
 
 
 @pytest.mark.parametrize("python", ["3.11.2", "3.11.14", "3.12.3", "3.13.5", "3.14.0"])
-def test_what_dependencies_need_is_pinned_for_every_python_that_the_package_allows(python: str) -> None:
-    pinned = requirements.pinned(python)
+def test_the_image_with_traces_has_what_the_other_has_at_the_same_versions(python: str) -> None:
+    assert requirements.pinned(python).items() < requirements.pinned(python, traced=True).items()
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["runtime", "traced"])
+@pytest.mark.parametrize("python", ["3.11.2", "3.11.14", "3.12.3", "3.13.5", "3.14.0"])
+def test_what_dependencies_need_is_pinned_for_every_python_that_the_package_allows(python: str, traced: bool) -> None:
+    pinned = requirements.pinned(python, traced=traced)
     for name in pinned.keys() & {canonicalize_name(one.metadata["Name"]) for one in distributions()}:
         needs = [Requirement(text) for text in distribution(name).requires or []]
         missing = [one for one in needs if requirements.due(one, python) and canonicalize_name(one.name) not in pinned]
@@ -95,11 +103,20 @@ def test_no_secret_and_nothing_but_the_program_gets_into_the_context() -> None:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the steps of the first stage; return /opt/tokengate."""
-    root = tmp_path_factory.mktemp("image").resolve()
+    return _made(tmp_path_factory.mktemp("image").resolve(), {})
+
+
+@pytest.fixture(scope="module")
+def traced_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with `--build-arg REQUIREMENTS=traced`."""
+    return _made(tmp_path_factory.mktemp("traced").resolve(), {"REQUIREMENTS": "traced"})
+
+
+def _made(root: Path, arguments: dict[str, str]) -> Path:
     offline = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root / "probe"), "idna"]
     if subprocess.run(offline, check=False, capture_output=True, timeout=60).returncode:
         pytest.skip("needs the package registry, which does not answer")
-    steps.build(BUILD, root)
+    steps.build(BUILD, root, arguments=arguments)
     return root / "opt" / "tokengate"
 
 
@@ -125,6 +142,12 @@ def test_what_is_installed_is_compiled_and_has_the_size_that_the_page_says(image
     assert len(list((site / "gateway").rglob("*.pyc"))) == len(list((site / "gateway").rglob("*.py")))
     said = int(page.PAGE.partition("<!-- size -->")[2].partition(" MiB")[0])
     assert abs(steps.size(image) / 2**20 - said) < 4
+
+
+@pytest.mark.timeout(FETCHING)
+def test_traces_add_the_size_that_the_page_says(image: Path, traced_image: Path) -> None:
+    said = int(page.PAGE.partition("<!-- traced -->")[2].partition(" MiB")[0])
+    assert abs((steps.size(traced_image) - steps.size(image)) / 2**20 - said) < 2
 
 
 @pytest.fixture
@@ -155,6 +178,30 @@ webhook_url = "http://127.0.0.1:9/"
 
 def test_the_image_checks_a_configuration(image: Path, configuration: Path) -> None:
     assert "answers" in _run(image, "tokengate", "check", "--config", str(configuration))
+
+
+TRACING = '[tracing]\nendpoint = "http://127.0.0.1:9"\n'
+
+
+@pytest.mark.timeout(FETCHING)
+def test_only_the_image_with_traces_takes_a_configuration_that_asks_for_them(
+    image: Path, traced_image: Path, configuration: Path
+) -> None:
+    configuration.write_text(configuration.read_text() + TRACING)
+    check = ["tokengate", "check", "--config", str(configuration)]
+    assert "answers" in _run(traced_image, *check)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _run(image, *check)
+    assert "tracing.endpoint: OpenTelemetry is not installed" in refused.value.stdout
+
+
+@pytest.mark.timeout(FETCHING)
+def test_the_image_with_traces_serves_with_them(traced_image: Path, configuration: Path) -> None:
+    configuration.write_text(configuration.read_text() + TRACING)
+    port = tomllib.loads(configuration.read_text())["management"]["bind"].rpartition(":")[2]
+    with _serving(traced_image, configuration, int(port)):
+        answer = ask(int(port), request("GET", "/metrics", {"Connection": "close"}))
+    assert b"tokengate_spans" in answer.body
 
 
 def test_the_health_check_tells_a_gateway_that_serves_from_none(image: Path, configuration: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.proxy.wheel import AHEAD, TICK, Wheel
+from gateway.proxy.wheel import AGAIN, AHEAD, TICK, Wheel
 
 
 class Clock:
@@ -84,5 +84,38 @@ def test_what_is_due_far_ahead_is_looked_at_within_a_bound_so_that_the_gone_are_
     _, thing = watched(clock, 1000.0)
     thing.deadline = 0.0  # gone
     clock.push(AHEAD + 1)
+    assert clock.timers == []
+    assert thing.fired == []
+
+
+def test_what_has_lasted_is_looked_at_more_rarely_and_its_deadline_is_met_all_the_same() -> None:
+    clock = Clock()
+    _, thing = watched(clock, 1000.0)
+    clock.push(AHEAD + 2 * TICK)
+    assert AGAIN - 2 * TICK <= thing.due - clock.now <= AGAIN
+    start, thing.deadline = clock.now, clock.now + AGAIN + 3.0
+    clock.push(AGAIN + 2.9)
+    assert thing.fired == []
+    clock.push(0.1 + 2 * TICK)
+    assert len(thing.fired) == 1
+    assert thing.fired[0] >= start + AGAIN + 3.0
+
+
+def test_an_earlier_deadline_of_what_has_lasted_is_met_in_time() -> None:
+    clock = Clock()
+    wheel, thing = watched(clock, 1000.0)
+    clock.push(AHEAD + 2 * TICK)
+    thing.deadline = clock.now + 1.0
+    wheel.watch(thing)
+    clock.push(1.0 + 2 * TICK)
+    assert len(thing.fired) == 1
+
+
+def test_what_has_lasted_and_is_gone_is_let_go_within_a_bound() -> None:
+    clock = Clock()
+    _, thing = watched(clock, 1000.0)
+    clock.push(AHEAD + 2 * TICK)
+    thing.deadline = 0.0  # gone
+    clock.push(AGAIN + 1)
     assert clock.timers == []
     assert thing.fired == []

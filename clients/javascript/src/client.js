@@ -17,6 +17,8 @@ import { unlessAborted } from "./waiting.js";
 
 const AHEAD = 30; // seconds before its end from which on a token is refreshed
 const AHEAD_SHARE = 0.2; // or this share of its life, whichever is less
+const SETTLED = 30; // seconds from which on another token may be good where this one is called invalid
+const SETTLED_SHARE = 0.5; // or from this share of its life, whichever is less
 const SAFE = new Set(["GET", "HEAD", "OPTIONS"]); // RFC 9110 9.2.1
 const AWAY = "The service cannot be reached at the moment. Please try again.";
 const OUT_HERE = "You are signed out here, but the service could not be told, because it cannot be reached at the moment.";
@@ -197,7 +199,7 @@ class Tokengate {
     for (let attempt = 1; ; attempt += 1) {
       const response = await this.#api.platform(target(request, again), this.#with(token, input, init));
       const code = this.#said(response, init.method ?? input.method);
-      if (response.status === 401 && code === "expired_token" && this.signedIn && !renewed) {
+      if (response.status === 401 && this.#isStale(code, token) && this.signedIn && !renewed) {
         renewed = true;
         const old = token; // refreshed also for a body that is gone: the caller's own try finds the new one
         token = await unlessAborted(signal, () => this.refresh(old).catch(unlessSignedOut));
@@ -249,6 +251,15 @@ class Tokengate {
     if (!this.refreshAhead) return false;
     const left = token.life - age(token.since, this.#now);
     return left <= Math.min(AHEAD, AHEAD_SHARE * token.life);
+  }
+
+  /**
+   * Whether another token may be good where this one was refused: it has expired, or it is one of an earlier key that
+   * was removed (RFC 6750 3.1). Where new tokens are refused too, not every request is to ask for one more.
+   */
+  #isStale(code, token) {
+    if (code !== "invalid_token" || !token) return code === "expired_token";
+    return age(token.since, this.#now) >= Math.min(SETTLED, SETTLED_SHARE * token.life);
   }
 
   // --- refresh ---

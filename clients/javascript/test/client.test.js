@@ -334,6 +334,27 @@ test("who is signed out is told so by a class of its own", async () => {
   await assert.rejects(client.refresh(), SignedOut);
 });
 
+test("a request whose signing key was removed is sent again with a new token", async () => {
+  const time = clock();
+  const client = await signedIn({ now: time.now });
+  assert.equal((await site.tell({ do: "keys" })).status, 200);
+  const before = await rotated();
+  time.push(40);
+  const answers = await Promise.all([1, 2, 3].map((n) => client.fetch(`/api/${n}`, { method: "POST", body: "kept" })));
+  assert.deepEqual(answers.map(({ status }) => status), [200, 200, 200]);
+  assert.equal(await rotated(), before + 1);
+  assert.equal(client.signedIn, true);
+});
+
+test("where a new token is called invalid too, requests do not ask for more of them", async () => {
+  const client = await signedIn();
+  assert.equal((await site.tell({ do: "keys" })).status, 200);
+  const before = await rotated();
+  for (const n of [1, 2, 3]) assert.equal((await client.fetch(`/api/${n}`)).status, 401);
+  assert.equal(await rotated(), before);
+  assert.equal(client.signedIn, true);
+});
+
 test("a client that does not refresh ahead asks for nothing before the gateway has refused its token", async () => {
   const time = clock();
   const client = await signedIn({ now: time.now, refreshAhead: false });

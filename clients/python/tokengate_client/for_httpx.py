@@ -20,7 +20,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 9.2.1
 class HttpxAuth(httpx.Auth):
     """Adds the session's token to requests to the gateway, and to no others.
 
-    A request that meets an expired token is sent once more with a new one, one that meets a gateway which cannot
+    A request that meets a stale token is sent once more with a new one, one that meets a gateway which cannot
     serve it (503, before any backend saw it) after a pause. Raises BodyNotReplayable for a body that can be read
     once only, Unavailable where a new token was needed and nobody could be asked. A session that has ended is no
     error: the answer is the gateway's 401.
@@ -43,9 +43,9 @@ class HttpxAuth(httpx.Auth):
             wait = trial.judge(response)
             if wait is None:
                 return
-            if trial.expired is not None:
+            if trial.stale is not None:
                 try:
-                    trial.begin(session.refresh(trial.expired))
+                    trial.begin(session.refresh(trial.stale))
                 except (NotSignedIn, SignedOut):
                     return
                 trial.check_body()
@@ -65,9 +65,9 @@ class HttpxAuth(httpx.Auth):
             wait = trial.judge(response)
             if wait is None:
                 return
-            if trial.expired is not None:
+            if trial.stale is not None:
                 try:
-                    trial.begin(await session.refresh_async(trial.expired))
+                    trial.begin(await session.refresh_async(trial.stale))
                 except (NotSignedIn, SignedOut):
                     return
                 trial.check_body()
@@ -89,10 +89,10 @@ class _Trial:
         self._renewed = False
         self._attempt = 0
         self._spent = 0.0
-        self.expired: Token | None = None
+        self.stale: Token | None = None
 
     def begin(self, token: Token) -> None:
-        self._token, self.expired = token, None
+        self._token, self.stale = token, None
         self._request.headers["Authorization"] = f"Bearer {token.value}"
 
     def check_body(self) -> None:
@@ -110,8 +110,8 @@ class _Trial:
         """Return the seconds to wait before the request goes out again, None if the answer stands."""
         code = self._said(response)
         if response.status_code == 401 and self._token is not None:
-            if code == "expired_token" and not self._renewed:
-                self._renewed, self.expired = True, self._token
+            if not self._renewed and self._session.is_stale(code, self._token):
+                self._renewed, self.stale = True, self._token
                 return 0.0
             if code == "revoked_token":
                 self._session.revoked(self._token)

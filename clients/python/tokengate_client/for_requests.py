@@ -52,10 +52,11 @@ class _Trial:
         renewed, spent, attempt = False, 0.0, 0
         while True:
             code = response.headers.get("X-Gateway-Error", "")
-            if response.status_code == 401 and code == "expired_token" and not renewed:
+            old = self._token
+            if response.status_code == 401 and not renewed and old is not None and self._session.is_stale(code, old):
                 renewed = True
                 try:
-                    token = self._session.refresh(self._token)
+                    token = self._session.refresh(old)
                 except (NotSignedIn, SignedOut):
                     return response
                 if not self._can_go_again(response):

@@ -27,6 +27,8 @@ from tokengate_client.stores import MemoryStore, Store
 
 _AHEAD = 30.0  # seconds before its end from which on a token is refreshed
 _AHEAD_SHARE = 0.2  # or this share of its life, whichever is less
+_SETTLED = 30.0  # seconds from which on another token may be good where this one is called invalid
+_SETTLED_SHARE = 0.5  # or from this share of its life, whichever is less
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,6 +232,16 @@ class Session:
         if not flight.cancelled():
             flight.exception()  # looked at, for all who waited may have gone
 
+    def is_stale(self, code: str, token: Token) -> bool:
+        """Tell whether another token may be good where this one was refused with a code of the gateway's.
+
+        It has expired, or it is one of an earlier key that was removed (RFC 6750 3.1). Where new tokens are refused
+        too, not every request is to ask for one more.
+        """
+        if code != "invalid_token":
+            return code == "expired_token"
+        return age(token.since, self._now()) >= min(_SETTLED, _SETTLED_SHARE * token.life)
+
     def revoked(self, token: Token) -> None:
         """The gateway has said `revoked_token` to a request with this token."""
         with self._lock:
@@ -299,10 +311,10 @@ class Session:
         return self._left(token) <= min(_AHEAD, _AHEAD_SHARE * token.life)
 
     def _ask(self, method: str, path: str) -> Any:
-        """Call the gateway's API with a token, and once more where it has expired."""
+        """Call the gateway's API with a token, and once more with another where it has become stale."""
         token = self.token()
         answer = self.api.call(method, path, token=token.value)
-        if answer.error == "expired_token":
+        if self.is_stale(answer.error, token):
             token = self.refresh(token)
             answer = self.api.call(method, path, token=token.value)
         if answer.error == "revoked_token":
