@@ -39,19 +39,16 @@ class Granting:
 
     def acquire(self, exchange: Exchange) -> None:
         """Answer an exchange with 204, which has no Content-Length (RFC 9110 8.6)."""
-        protocol, name = exchange.protocol, exchange.request_id or request_name(exchange)
-        exchange.request_id = name
-        lines = self._origins.preflight(exchange.head.fields.headers, self._methods)
+        protocol = exchange.protocol
+        exchange.request_id = name = exchange.request_id or request_name(exchange)
         exchange.answered = exchange.done = True
         exchange.status = 204
-        keep = stays_open(exchange)
-        if not protocol.closed:
-            end = b"\r\n" if keep else b"Connection: close\r\n\r\n"
-            head = STATUS_LINES[204], protocol.date(), lines, b"X-Request-Id: %b\r\n" % name, end
-            protocol.transport.write(b"".join(head))
+        end = b"\r\n" if stays_open(exchange) else b"Connection: close\r\n\r\n"
+        lines = self._origins.preflight(exchange.head.fields.headers, self._methods)
+        head = STATUS_LINES[204], protocol.date(), lines, b"X-Request-Id: %b\r\n" % name, end
+        protocol.transport.write(b"".join(head))
         exchange.count(204)
-        if not protocol.closed:
-            read_on(exchange)
+        read_on(exchange)
 
 
 class CrossOrigin:

@@ -185,6 +185,23 @@ def test_the_body_of_a_preflight_is_never_read_as_a_request(open_to_pages: Gatew
         assert client.ask(from_page("GET", "/nowhere")).error == (404, "no_route")
 
 
+def test_a_preflight_that_would_send_its_body_after_a_100_ends_its_connection(open_to_pages: Gateway) -> None:
+    """Whether the body comes or not nobody can tell, so that nothing behind it may be read as a request."""
+    more = [*ASKS, ("Expect", "100-continue"), ("Content-Length", "5")]
+    with Client(open_to_pages.port) as client:
+        answer = client.ask(from_page("OPTIONS", "/guarded/x", more=more))
+        assert_granted(answer)
+        assert answer.get("connection") == "close"
+        assert client.ended()
+
+
+def test_a_preflight_of_http_1_0_is_answered_and_its_connection_ended(open_to_pages: Gateway) -> None:
+    with Client(open_to_pages.port) as client:
+        answer = client.ask(from_page("OPTIONS", "/guarded/x", more=ASKS).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        assert_granted(answer)
+        assert client.ended()
+
+
 def test_a_preflight_that_closes_its_connection_is_answered_first(open_to_pages: Gateway) -> None:
     with Client(open_to_pages.port) as client:
         answer = client.ask(from_page("OPTIONS", "/guarded/x", more=[*ASKS, ("Connection", "close")]))
