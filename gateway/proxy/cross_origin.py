@@ -84,12 +84,12 @@ class CrossOrigin:
         return isinstance(error, MethodNotAllowed) and head.method == b"OPTIONS" and self._is_preflight(head)
 
     def grant(self, head: Head | None) -> Grant:
-        """Return what the answer to a request says; found once for each header section."""
+        """Return what the answer to a request says; found once for each header section. A reload forgets these."""
         if head is None:
             return self._origins.grant(())
         fields = head.fields
-        if fields.grant is None or fields.grant_of is not self:
-            fields.grant, fields.grant_of = self._origins.grant(fields.headers), self
+        if fields.grant is None:
+            fields.grant = self._origins.grant(fields.headers)
         return fields.grant
 
     def _made(self, protocol: GatewayProtocol, head: Head) -> Exchange:

@@ -71,8 +71,7 @@ class Fields:
     tail = b""
     tail_of: tuple[object, object] = (None, None)
     kinds: RequestKinds | None = None
-    grant: Grant | None = None  # what the answer says to pages of other origins, by which rules
-    grant_of: object = None
+    grant: Grant | None = None  # what the answer says to pages of other origins (cross_origin.py)
 
     def __init__(self, headers: RawHeaders) -> None:
         self.headers = headers
