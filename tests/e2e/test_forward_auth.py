@@ -1,6 +1,6 @@
-"""Forward-auth with the real nginx, HAProxy, Caddy and Envoy, configured as config/examples/ has it.
+"""Forward-auth with the real nginx, HAProxy, Caddy, Envoy and Traefik, configured as config/examples/ has it.
 
-Two gateways share a Redis; nginx and Caddy ask the first, HAProxy and Envoy the second. What reaches the
+Two gateways share a Redis; nginx, Caddy and Traefik ask the first, HAProxy and Envoy the second. What reaches the
 backend has been recorded by the time its answer is here.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.backends import Call, raw
 from tests.e2e.forward_auth_attacks import FORGED, HOSTS, ODD, ORACLES, REFUSED, SPOOFED, TRICKS, expired
 from tests.e2e.forward_auth_parts import ROUTES, TRUSTED, Front, Recorder, identity, readings, recorder
-from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_proxy, front_proxy
+from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_proxy, front_proxy, installed
 from tests.e2e.harness import Gateway, Site
 from tests.e2e.wire import Client, WireError, ask, json_request, request
 from tests.redis_server import RedisServer, free_port
@@ -36,7 +36,7 @@ def replicas(site: Site) -> Iterator[list[Gateway]]:
         yield [first, second]
 
 
-@pytest.fixture(params=KINDS, scope="module")
+@pytest.fixture(params=installed(), scope="module")
 def kind(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
     if find_proxy(name) is None:
@@ -282,8 +282,8 @@ def test_with_the_gateway_gone_nothing_passes(kind: str, site: Site, recording: 
         gateway.stop()
         for path in ("/guarded/x", "/public/x", "/elsewhere"):
             answer = front.get(path, {"X-Auth-Request-User": "root"}, token)
-            assert answer.status in (502, 503)
-            assert int(answer.get("retry-after")) >= 1
+            assert answer.status in KINDS[kind].gone
+            assert answer.status == 500 or int(answer.get("retry-after")) >= 1
             assert answer.get("x-gateway-error") == ""
             assert recording.calls == []
 
@@ -291,7 +291,7 @@ def test_with_the_gateway_gone_nothing_passes(kind: str, site: Site, recording: 
 def test_with_nothing_at_the_gateways_address_nothing_passes(kind: str, recording: Recorder) -> None:
     with front_proxy(kind, free_port(), recording.fresh().port) as proxy:
         for path in ("/guarded/x", "/public/x"):
-            assert ask(proxy.port, request("GET", path)).status in (502, 503)
+            assert ask(proxy.port, request("GET", path)).status in KINDS[kind].gone
         assert recording.calls == []
 
 
@@ -327,12 +327,14 @@ def test_an_answer_that_is_not_the_gateways_consent_is_a_refusal(
     impostor: tuple[FrontProxy, Recorder], recording: Recorder, odd: str
 ) -> None:
     proxy, gateway = impostor
+    patience = KINDS[proxy.name].patience
     recording.fresh()
     gateway.fresh(ODD[odd])
     started = time.monotonic()
-    answer = ask(proxy.port, request("GET", "/guarded/x", {"X-Auth-Request-User": "root"}))
+    with Client(proxy.port, timeout=patience + 5) as client:
+        answer = client.ask(request("GET", "/guarded/x", {"X-Auth-Request-User": "root"}))
     assert answer.status >= 300
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < patience
     assert recording.calls == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -357,6 +358,29 @@ FORWARD_AUTH = [name for name in COMPONENTS if name.startswith("forward-auth-")]
 def test_every_forward_auth_component_copies_every_identity_header(name: str) -> None:
     text = "".join(path.read_text() for path in (K8S / "components" / name).iterdir()).lower()
     assert [header for header in IDENTITY_HEADERS if header.lower() not in text] == []
+
+
+def test_traefiks_middlewares_are_those_of_the_example_that_is_run() -> None:
+    """But for the gateway's address, and a field that older versions refuse."""
+    example = yaml.safe_load((tools.ROOT / "config" / "examples" / "traefik" / "tokengate.yaml").read_text())
+    middlewares = (one for one in rendered("components/forward-auth-traefik") if one["kind"] == "Middleware")
+    made = {one["metadata"]["name"]: one["spec"] for one in middlewares}
+    run = example["http"]["middlewares"]
+    made["tokengate"]["forwardAuth"].pop("maxResponseBodySize")
+    assert made["tokengate"]["forwardAuth"].pop("address").endswith("/auth/verify")
+    assert run["tokengate"]["forwardAuth"].pop("address").endswith("/auth/verify")
+    assert made == run
+
+
+def test_traefik_removes_every_way_to_write_an_identity_header() -> None:
+    objects = rendered("components/forward-auth-traefik")
+    (found,) = (one for one in objects if one["metadata"]["name"] == "no-pretence")
+    removed = found["spec"]["headers"]["customRequestHeaders"]
+    for header in IDENTITY_HEADERS:
+        parts = header.split("-")
+        for signs in itertools.product("-_", repeat=len(parts) - 1):
+            name = parts[0] + "".join(sign + part for sign, part in zip(signs, parts[1:], strict=True))
+            assert removed[name] == "", name
 
 
 @pytest.mark.parametrize("name", FORWARD_AUTH)
