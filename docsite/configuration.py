@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from docsite.marks import between, table
 from gateway.reload import takes
-from gateway.settings import Settings, values
+from gateway.settings import Settings, cors, values
 from gateway.settings.environment import PREFIX
 from gateway.settings.files import SECRETS
 from gateway.settings.load import _model_at
@@ -29,6 +29,8 @@ WORDS: dict[Callable[..., Any] | None, str] = {  # what reads a value -> what it
     values.network: "network (CIDR)",
     values.secure_url: _SECURE,
     values.issuer_url: _SECURE,
+    cors.page_origin: "origin: `https://host[:port]`, `http://` on a loopback host",
+    cors.exposed_header: "name (RFC 9110 5.6.2), not `*`",
     values.http_url: "`http(s)://` URL",
     values.redis_url: "URL of one of the forms below",
     values.route_path: "path of a URL, from `/` on",

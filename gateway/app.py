@@ -81,6 +81,7 @@ RELOADED = (  # what a reload replaces on the plane; the rest of it lives as lon
     "exchange",
     "control",
     "refused",
+    "cors",
 )
 
 
@@ -154,6 +155,7 @@ class Worker:
             allow_same_site=cookies.allow_same_site,
             issuer=self.settings.tokens.issuer,
             issuer_keys=self.issuer_keys,
+            listed=self.cookies.listed,
         )
 
     def start(self) -> None:
@@ -230,6 +232,7 @@ class Worker:
             self.settings, self.cookies = before, old_cookies
             self.backends.settle(taken=False)
             raise
+        self.gate.listed = self.cookies.listed
         self._take_keys(rings)
         self.verifier.reload(self.keys.keyring)  # it forgets headers made for a token, also where other keys came first
         for name in RELOADED:
@@ -314,7 +317,18 @@ class Worker:
             leeway=settings.tokens.leeway,
         )
         self._observe(plane)
+        self._allow_origins(plane)
         return plane
+
+    def _allow_origins(self, plane: Plane) -> None:
+        """Have pages of other origins answered, where some may call."""
+        section = self.settings.cors
+        if section.allow_origins:
+            from gateway.proxy.cors import Origins
+            from gateway.proxy.cross_origin import allow
+
+            exposed = (name.encode() for name in section.expose_headers)
+            allow(plane, Origins(sorted(self.cookies.listed), exposed, int(section.max_age)))
 
     def _observe(self, plane: Plane) -> None:
         """Have requests traced and logged, as far as that is asked for."""

@@ -18,6 +18,10 @@ The access cookie is stricter because it guards backends that know nothing of co
 allowed where every host of the site is trusted (cookies.allow_same_site). Only the browser can say it: which
 hosts are one site cannot be told from an Origin without a list of public suffixes, so that where there is no
 Sec-Fetch-Site the Origin must be the gateway's own all the same.
+
+An Origin of `cors.allow_origins` counts like the gateway's own, whatever Sec-Fetch-Site says: the operator trusts the
+pages of that origin with what the cookies are good for, and no page can choose its Origin (Fetch, "forbidden
+request-header"). The account page takes no such word: its forms come from the gateway's own pages alone.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from urllib.parse import urlsplit
 from gateway.errors import CsrfRejected, Headers
 
 FOREVER = 34_560_000  # seconds; browsers keep no cookie longer than 400 days (RFC 6265bis 5.5)
+Listed = frozenset[bytes]  # origins of other pages that are trusted, as browsers write them
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 
 
@@ -51,13 +56,14 @@ class Cookies:
     """`refresh` and `access` are the names, `access` "" where browsers hold the access token themselves.
 
     `path` is the refresh cookie's: "/auth", or "/" where it must reach every route. `allow_same_site` says that
-    pages of other hosts of the same site may use them.
+    pages of other hosts of the same site may use them, `listed` of which other origins (cors.allow_origins).
     """
 
     refresh: str
     path: str = "/auth"
     access: str = ""
     allow_same_site: bool = False
+    listed: Listed = frozenset()
 
     def hand_out(self, tokens: Tokens) -> Headers:
         """Return the headers that hand out tokens.
@@ -91,13 +97,21 @@ def values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
 
 
 def check_origin(
-    sites: Sequence[bytes], origins: Sequence[bytes], own: frozenset[str], *, strict: bool, same_site: bool = False
+    sites: Sequence[bytes],
+    origins: Sequence[bytes],
+    own: frozenset[str],
+    *,
+    strict: bool,
+    same_site: bool = False,
+    listed: Listed = frozenset(),
 ) -> None:
     """Raise CsrfRejected for a request that a page of another origin may have made (the table above).
 
     `sites` and `origins` are the values of Sec-Fetch-Site and Origin, `own` the gateway's own origins; `strict`
-    is for the access cookie, `same_site` lets the same site's other origins pass too.
+    is for the access cookie, `same_site` lets the same site's other origins pass too, and `listed` are further origins.
     """
+    if len(origins) == 1 and origins[0] in listed:
+        return
     if sites:
         good = {b"same-origin"} | (set() if strict else {b"none"}) | ({b"same-site"} if same_site else set())
         allowed = set(sites) <= good

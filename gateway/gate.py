@@ -51,7 +51,8 @@ class Gate:
     """Finds, verifies and checks the credential of a request.
 
     `access_cookie` names the cookie that may hold the access token, "" where there is none, and `allow_same_site`
-    lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own.
+    lets pages of the same site use it; `issuer` is the gateway's public URL, whose origin counts as its own, and so do
+    those that are `listed`, which a reload may replace.
     `mark_used(session_id, counter)` is called once for each token that this worker sees first and the store does not
     know to be used: it is what makes the refresh token handed out with it count as used (rotation table).
     `issuer_keys` fetches the keys of other issuers, None where there are none.
@@ -69,6 +70,7 @@ class Gate:
         "access_cookie",
         "ask_keys",
         "epoch",
+        "listed",
     )
 
     def __init__(
@@ -82,6 +84,7 @@ class Gate:
         allow_same_site: bool = False,
         issuer: str = "",
         issuer_keys: IssuerKeys | None = None,
+        listed: cookies.Listed = frozenset(),
     ) -> None:
         self._verifier = verifier
         self._liveness = liveness
@@ -93,6 +96,7 @@ class Gate:
         self._issuer_keys = issuer_keys
         self._allow_same_site = allow_same_site
         self.access_cookie = access_cookie.encode()
+        self.listed = listed
         self._marking: set[asyncio.Task[None]] = set()
 
     def identify(self, authorization: bytes | None) -> Claims | None:
@@ -128,9 +132,8 @@ class Gate:
         for name, value in headers:
             said.get(name.lower(), []).append(value)
         own = cookies.own_origins(host, schemes, self._issuer)
-        cookies.check_origin(
-            said[b"sec-fetch-site"], said[b"origin"], own, strict=True, same_site=self._allow_same_site
-        )
+        sites, origins = said[b"sec-fetch-site"], said[b"origin"]
+        cookies.check_origin(sites, origins, own, strict=True, same_site=self._allow_same_site, listed=self.listed)
 
     def verify(self, token: bytes) -> Claims:
         """Return the claims of a token. Raises InvalidToken or ExpiredToken, and KeyMissing's for another issuer's."""

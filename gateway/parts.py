@@ -206,7 +206,11 @@ def access_rule(route: RouteSettings) -> AccessRule:
 
 def make_cookies(settings: Settings) -> Cookies:
     names = settings.cookies
-    return Cookies(names.refresh, cookie_path(settings), names.access, names.allow_same_site)
+    return Cookies(names.refresh, cookie_path(settings), names.access, names.allow_same_site, listed_origins(settings))
+
+
+def listed_origins(settings: Settings) -> frozenset[bytes]:
+    return frozenset(origin.encode() for origin in settings.cors.allow_origins)
 
 
 def cookie_path(settings: Settings) -> str:

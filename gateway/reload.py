@@ -38,6 +38,7 @@ _RELOADED: dict[str, tuple[str, ...] | None] = {
     "issuers": None,
     "identity": ("provider", "webhook_url", "users_file", "recheck_on_refresh"),
     "limits": None,
+    "cors": None,
     "log": None,
     "management": ("admin_token", "admin_token_file", "admin_tokens", "admin_tokens_file"),
     "tracing": ("sample_ratio", "parents"),

@@ -23,12 +23,16 @@ def check_origin(request: Request, issuer: str, names: Cookies, *, strict: bool 
 
     `issuer` is the gateway's own public URL: behind something that ends TLS, the scheme that the gateway
     sees is not the one that the browser saw. `strict` is for forms of the gateway's own pages: a browser always
-    says where those are from, and that is this origin alone.
+    says where those are from, and that is this origin alone, whichever others are listed.
     """
     host = (only_header(request, b"host") or b"").decode("latin-1")
     sites, origins = header_values(request, b"sec-fetch-site"), header_values(request, b"origin")
     own = cookies.own_origins(host, schemes(request), issuer)
-    cookies.check_origin(sites, origins, own, strict=strict, same_site=names.allow_same_site and not strict)
+    if strict:
+        cookies.check_origin(sites, origins, own, strict=True)
+    else:
+        same_site, listed = names.allow_same_site, names.listed
+        cookies.check_origin(sites, origins, own, strict=False, same_site=same_site, listed=listed)
 
 
 def schemes(request: Request) -> set[str]:

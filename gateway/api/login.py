@@ -14,7 +14,7 @@ MAX_PASSWORD = 1024  # bytes
 
 
 async def login(services: Services, request: Request) -> Response:
-    """JSON alone: a page of another site cannot send that without a preflight, which no one answers.
+    """JSON alone: a page of another site cannot send that without a preflight, which is granted to listed origins only.
 
     So nobody can be signed in to an account that is not theirs (login CSRF); with a cookie to set, the
     origin is checked as well.

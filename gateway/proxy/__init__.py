@@ -4,9 +4,11 @@ protocol   the uvicorn HTTP protocol class: bytes of a client become requests, i
 client     one client connection: where it comes from, its pace, its deadlines and its end
 exchange   one request and its answer, in flight
 refreshing an exchange whose token has expired gets a new one and goes on
-ending     how an exchange ends before its time
+ending     how an exchange ends without its backend, or before its time
 outgoing   what the backend gets: the head on its way out
 refusal    answers of the gateway's own
+cors       what pages of other origins are told: pure
+cross_origin their requests, and their preflights
 control    one request of the control plane, handed to the ASGI application
 headers    what becomes of each header on the way through: pure functions over raw headers
 paths      the one normal form of a path, and which paths are refused: pure

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.forwarded import Source, forwarded_block, source
-from gateway.proxy.head import Fields
+from gateway.proxy.head import Fields, Head
 from gateway.proxy.plane import Plane
 from gateway.proxy.proxy_protocol import Peer, Prelude
 from gateway.proxy.refusal import Answering, render
@@ -221,10 +221,15 @@ class ClientConnection(asyncio.Protocol):
         """Return the `Date` line of an answer of our own (RFC 9110 6.6.1), which uvicorn renders once a second."""
         return b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
 
-    def refuse_connection(self, error: GatewayError) -> None:
+    def own_lines(self, head: Head | None) -> bytes:
+        """Return what a refusal outside of any route says beside the error; `head` is None where none was read."""
+        cors = self.plane.cors
+        return self.date() if cors is None else self.date() + cors.grant(head).lines
+
+    def refuse_connection(self, error: GatewayError, head: Head | None = None) -> None:
         """Answer outside any request and end the connection."""
         self.plane.meters.rejected("", error.code)
-        self.transport.write(render(error, self.plane.realm, keep_alive=False, more=self.date()))
+        self.transport.write(render(error, self.plane.realm, keep_alive=False, more=self.own_lines(head)))
         if self.plane.refused is not None:
             self.plane.refused(self, None, error)
         self.close_gracefully()

@@ -20,7 +20,6 @@ from gateway import errors
 from gateway.proxy import refreshing
 from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
 from gateway.proxy.headers import ResponseKinds, dated
-from gateway.proxy.plain import whole_answer
 from gateway.proxy.trailers import Trailers, TwinParser
 from gateway.proxy.tunnel import Tunnel, agreed
 
@@ -218,7 +217,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _plain(self, exchange: Exchange, data: bytes) -> bool:
         """Pass on what is one whole plain answer; False where it takes a parser."""
         head = exchange.head
-        plain = None if head.method == b"HEAD" or exchange.tunnel is not None else whole_answer(data, MAX_HEAD)
+        plain = None if head.method == b"HEAD" or exchange.tunnel is not None else exchange.whole_answer(data, MAX_HEAD)
         if plain is None:
             return False
         status, lines, at = plain
@@ -317,16 +316,12 @@ class UpstreamConnection(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n") + 2
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
-        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds, exchange.plane.own_cookies)
+        block = raw[raw.find(b"\r\n") + 1 : end]
         if status < 200:
-            self.interim += 1
-            if self.interim > MAX_INTERIM:
-                raise errors.UpstreamInvalid("no end of 1xx")
-            if status not in BARE and (head.length > 0 or head.chunked):  # the parser would read a body (RFC 9110 8.6)
-                raise errors.UpstreamInvalid("a 1xx with a body")
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
-            self._interim(exchange, status, head)
+            self._interim(exchange, status, AnswerHead(block, self.kinds, exchange.plane.own_cookies))
             return
+        head = exchange.answer_head(block, self.kinds, exchange.plane.own_cookies)
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
         if status == 401 and refreshing.can_replay(exchange):
@@ -369,6 +364,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _interim(self, exchange: Exchange, status: int, head: AnswerHead) -> None:
         """Pass on a 1xx (RFC 9110 15.2), whose framing means nothing; a 101 only where it was asked for."""
+        self.interim += 1
+        if self.interim > MAX_INTERIM:
+            raise errors.UpstreamInvalid("no end of 1xx")
+        if status not in BARE and (head.length > 0 or head.chunked):  # the parser would read a body (RFC 9110 8.6)
+            raise errors.UpstreamInvalid("a 1xx with a body")
         if status == 101:
             self.out.append(STATUS_LINES[101] + agreed(exchange, head))
             self.switched = True

@@ -13,8 +13,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr
 
-from gateway.errors import GatewayError
-from gateway.proxy.exchange import DISCARD
+from gateway.errors import GatewayError, Headers
+from gateway.proxy.ending import DISCARD
 from gateway.proxy.head import Head
 
 if TYPE_CHECKING:
@@ -38,7 +38,19 @@ class Cycle(RequestResponseCycle):
 class ControlExchange:
     """Runs the ASGI application for one request on a connection of the data plane."""
 
-    __slots__ = ("cycle", "discarded", "early", "head", "left", "protocol", "responded", "started", "task", "whole")
+    __slots__ = (
+        "cycle",
+        "discarded",
+        "early",
+        "granted",
+        "head",
+        "left",
+        "protocol",
+        "responded",
+        "started",
+        "task",
+        "whole",
+    )
 
     cycles = Cycle
     context: Context | None = None  # of the task; None is a copy of the present one
@@ -52,6 +64,7 @@ class ControlExchange:
         self.early: list[bytes] = []
         self.task: asyncio.Task[None] | None = None
         self.discarded = 0
+        self.granted: Headers = []  # for pages of other origins (cross_origin.py)
         self.started = perf_counter()
 
     def start(self) -> None:
@@ -79,7 +92,7 @@ class ControlExchange:
             logger=_LOG,
             access_logger=_LOG,
             access_log=False,
-            default_headers=self.protocol.server_state.default_headers,
+            default_headers=[*self.protocol.server_state.default_headers, *self.granted],
             message_event=asyncio.Event(),
             expect_100_continue=expecting,
             keep_alive=self.head.keep_alive and self.head.http11 and not self.protocol.plane.draining,
@@ -180,6 +193,6 @@ class ControlExchange:
         if not self.responded and self.cycle is not None and not self.cycle.response_started:
             self.responded = True
             self.protocol.active = None
-            self.protocol.refuse_connection(error)
+            self.protocol.refuse_connection(error, self.head)
         else:
             self.protocol.transport.abort()

@@ -1,4 +1,4 @@
-"""How an exchange ends before its time, so that the client can tell that it did."""
+"""How an exchange ends without its backend, or before its time, so that the client can tell that it did."""
 
 from __future__ import annotations
 
@@ -13,8 +13,29 @@ from gateway.proxy.tunnel import GOING_AWAY, SIGNED_OUT
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
+DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 GOODBYE_SECONDS = 0.5  # for the frame under way to end before a WebSocket's Close
 ENDINGS = {"expired": "The access token expired", "revoked": "The session has ended", "drain": "The gateway restarts"}
+
+
+def stays_open(exchange: Exchange) -> bool:
+    """Decide whether the client's connection stays open after an answer of ours."""
+    # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
+    unsure = exchange.head.fields.expecting and not exchange.whole
+    kept = exchange.keep_alive and exchange.head.http11 and not unsure and not exchange.plane.draining
+    exchange.keep_alive = kept and exchange.left <= DISCARD
+    return exchange.keep_alive
+
+
+def read_on(exchange: Exchange) -> None:
+    """An answer of ours has been written: go on with what comes behind this request."""
+    exchange.held = []
+    protocol, keep = exchange.protocol, exchange.keep_alive
+    if exchange.whole or not keep:
+        protocol.finished(keep, protocol.loop.time())
+    else:  # read the rest of the body, so that the connection can be kept
+        protocol.resume_reading()
+        protocol.wait_for(exchange.plane.header_timeout)
 
 
 def end_stream(exchange: Exchange, reason: str) -> None:

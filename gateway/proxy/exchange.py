@@ -12,6 +12,7 @@ before the answer's head is out; after that there is only `abort`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.gate import ALIVE
 from gateway.proxy import ending, refreshing, tunnel
+from gateway.proxy.answer_head import AnswerHead
 from gateway.proxy.head import Head
+from gateway.proxy.headers import ResponseKinds
 from gateway.proxy.outgoing import head_bytes, request_name, schemes
+from gateway.proxy.plain import Plain, whole_answer
 from gateway.proxy.refusal import render
 from gateway.proxy.renewal import Renewed
 from gateway.proxy.tunnel import Tunnel
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})  # RFC 9110 9.2.1
 HELD_BODY = 65536  # request body held while the gate or the pool decides
-DISCARD = 1 << 20  # rest of a refused request's body that is read to keep the connection
 
 
 class Exchange:
@@ -53,6 +56,9 @@ class Exchange:
     place = -1  # among the streams
     span: Span | None = None  # of a recorded request (observed.py)
     head_bytes = head_bytes
+    granted = b""  # header lines of an answer of ours for pages of other origins (cross_origin.py, as the next two)
+    whole_answer: Callable[[bytes, int], Plain | None] = staticmethod(whole_answer)
+    answer_head: Callable[[bytes, ResponseKinds, tuple[bytes, ...]], AnswerHead] = AnswerHead
 
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
@@ -248,7 +254,7 @@ class Exchange:
 
     def _discard(self, size: int) -> None:
         self.discarded += size
-        if self.discarded > DISCARD:
+        if self.discarded > ending.DISCARD:
             self.protocol.close_gracefully()
 
     def retriable(self) -> bool:
@@ -310,24 +316,14 @@ class Exchange:
         self.done = True
         self.plane.meters.rejected(self.route.name, error.code)
         self.count(error.status)
-        # a client that waits for "100 Continue" may send the body or not: nobody can tell what comes next
-        unsure = self.head.fields.expecting and not self.whole
-        self.keep_alive = (
-            self.keep_alive and self.head.http11 and not unsure and self.left <= DISCARD and not self.plane.draining
-        )
-        protocol = self.protocol
+        keep, protocol = ending.stays_open(self), self.protocol
         if protocol.closed:
             return
-        keep, head_only = self.keep_alive, self.head.method == b"HEAD"
-        extra = refreshing.told(self, error)
-        more = b"%b%bx-request-id: %b\r\n" % (protocol.date(), extra, self.request_id or request_name(self))
+        lines = protocol.date() + self.granted + refreshing.told(self, error)
+        more = b"%bx-request-id: %b\r\n" % (lines, self.request_id or request_name(self))
+        head_only = self.head.method == b"HEAD"
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))
-        self.held = []
-        if self.whole or not keep:
-            protocol.finished(keep, protocol.loop.time())
-        else:  # read the rest of the body, so that the connection can be kept
-            protocol.resume_reading()
-            protocol.wait_for(self.plane.header_timeout)
+        ending.read_on(self)
 
     def broken(self, error: GatewayError) -> None:
         """The request's body cannot be read on: malformed, or too large."""

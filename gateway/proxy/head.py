@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import errors
 from gateway.proxy.forwarded import Source
@@ -33,6 +33,9 @@ from gateway.proxy.headers import (
 )
 from gateway.proxy.plane import Plane
 from gateway.proxy.routes import Route, check_method
+
+if TYPE_CHECKING:
+    from gateway.proxy.cors import Grant
 
 LARGEST = 2**63 - 1
 KNOWN_HOSTS = 1024  # Host values remembered as well-formed
@@ -68,6 +71,7 @@ class Fields:
     tail = b""
     tail_of: tuple[object, object] = (None, None)
     kinds: RequestKinds | None = None
+    grant: Grant | None = None  # what the answer says to pages of other origins (cross_origin.py)
 
     def __init__(self, headers: RawHeaders) -> None:
         self.headers = headers

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.gate import Gate
@@ -18,6 +18,9 @@ from gateway.proxy.routes import RouteTable
 from gateway.proxy.streams import Streams
 from gateway.proxy.wheel import Wheel
 from gateway.tokens.claims import Claims
+
+if TYPE_CHECKING:
+    from gateway.proxy.cross_origin import CrossOrigin
 
 
 class Meters(Protocol):
@@ -65,7 +68,8 @@ class Plane:
 
     `identity(claims)` renders the identity headers of a token as head bytes; it is asked once a token.
     `exchange(protocol, head)` and `control(protocol, head)` make what answers a request, and `refused(protocol,
-    head, error)` is told of one that got no further than that: observed.py's, where requests are told of.
+    head, error)` is told of one that got no further than that: observed.py's, where requests are told of. `cors`
+    knows what answers say to pages of other origins, None where none may call.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -100,6 +104,7 @@ class Plane:
     exchange: Callable[[Any, Any], Any] = field(default_factory=_plain_exchange)
     control: Callable[[Any, Any], Any] = field(default_factory=_plain_control)
     refused: Callable[[Any, Any, GatewayError], None] | None = None
+    cors: CrossOrigin | None = None
 
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.loop)

@@ -150,9 +150,10 @@ class GatewayProtocol(ClientConnection):
             if self.trusted and head.fields.forwarded:
                 self.source(head.fields)  # refused here rather than half-way to a backend
         except GatewayError as error:
-            malformed = isinstance(error, errors.BadRequest)
-            keep = head.keep_alive and head.http11 and head.fields.bodyless and not malformed
-            return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD", head=head)
+            if plane.cors is None or not plane.cors.answers(head, error):
+                malformed = isinstance(error, errors.BadRequest)
+                keep = head.keep_alive and head.http11 and head.fields.bodyless and not malformed
+                return Refusal(self, error, keep_alive=keep, head_only=head.method == b"HEAD", head=head)
         answering: Answering = (plane.exchange if head.route.upstream is not None else plane.control)(self, head)
         return answering
 

@@ -81,8 +81,8 @@ class Refusal:
     def start(self) -> None:
         protocol = self._protocol
         protocol.plane.meters.rejected("", self._error.code)
-        keep, realm, date = self._keep_alive, protocol.plane.realm, protocol.date()
-        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only, more=date))
+        keep, realm, more = self._keep_alive, protocol.plane.realm, protocol.own_lines(self._head)
+        protocol.transport.write(render(self._error, realm, keep_alive=keep, head_only=self._head_only, more=more))
         if protocol.plane.refused is not None:
             protocol.plane.refused(protocol, self._head, self._error)
         protocol.finished(self._keep_alive, protocol.loop.time())

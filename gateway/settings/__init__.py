@@ -3,6 +3,7 @@
     values       how a duration, a size, an address, an origin, a name are written
     models       every key, its default and what it is for; `Settings` is the whole
     routes       the tables that there may be several of: [[routes]] and [[issuers]]
+    cors         the table of other origins
     rules        combinations of good values that are not safe together
     environment  TOKENGATE_SECTION__KEY variables, laid over the file
     files        secrets, keys and users from files that nobody else may read

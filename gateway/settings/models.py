@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.settings import rules
+from gateway.settings.cors import Cors
 from gateway.settings.routes import Issuer, Route, Section, written
 from gateway.settings.values import (
     AdminToken,
@@ -307,6 +308,7 @@ class Settings(BaseSettings):
     redis: Redis = Field(default_factory=Redis)
     tokens: Tokens
     cookies: Cookies = Field(default_factory=Cookies)
+    cors: Cors = Field(default_factory=Cors)
     identity: Identity = Field(default_factory=Identity)
     introspection: Introspection = Field(default_factory=Introspection)
     limits: Limits = Field(default_factory=Limits)

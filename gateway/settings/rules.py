@@ -127,6 +127,13 @@ def cookies(settings: Settings) -> Lines:
     yield from _misspelt(names)
 
 
+def cors(settings: Settings) -> Lines:
+    origins = settings.cors.allow_origins
+    for position, origin in enumerate(origins):
+        if origin in origins[:position]:
+            yield f'cors.allow_origins.{position}: found "{origin}" twice; each once is allowed'
+
+
 def identity(settings: Settings) -> Lines:
     section = settings.identity
     if section.provider == "webhook" and section.webhook_url is None:
@@ -235,6 +242,7 @@ _RULES: tuple[Callable[[Settings], Lines], ...] = (
     lifetimes,
     issuers,
     cookies,
+    cors,
     identity,
     introspection,
     identity_headers,

@@ -26,3 +26,12 @@ export function target(input, again) {
 export function given(input, init) {
   return new Headers(init.headers ?? (input instanceof Request ? input.headers : undefined));
 }
+
+/**
+ * The `credentials` of a request whose token is a cookie, from a page of another origin: the platform's default is to
+ * send none there. A caller's `omit` stays.
+ */
+export function withCookies(input, init) {
+  const given = init.credentials ?? (input instanceof Request ? input.credentials : undefined);
+  return given === "omit" ? "omit" : "include";
+}

@@ -7,7 +7,7 @@
 // - No token leaves for another origin than the gateway's.
 
 import { Api, HELD, backoff, errorCode, isTokens, refusal } from "./api.js";
-import { given, replayable, target } from "./body.js";
+import { given, replayable, target, withCookies } from "./body.js";
 import { age, moment } from "./clock.js";
 import { BodyNotReplayable, CookiesBlocked, NotSignedIn, SignedOut, TokengateError, Unavailable } from "./errors.js";
 import { TokengateSocket, socketAddress } from "./socket.js";
@@ -40,6 +40,7 @@ class Tokengate {
   #refreshing; // the refresh under way
   #restored; // the try to take up an earlier session
   #ended; // the id of the session that ended last: late news of it are none
+  #elsewhere; // whether the page is of another origin than the gateway
   #listeners = { signedOut: new Set(), refreshed: new Set() };
 
   constructor({
@@ -67,6 +68,7 @@ class Tokengate {
     this.#now = now;
     this.refreshAhead = refreshAhead;
     this.WebSocket = WebSocket;
+    this.#elsewhere = globalThis.location !== undefined && globalThis.location.origin !== base.origin;
     this.#tabs = new Tabs(`tokengate:${base.origin}:${refreshIn}`, tabs, patience, (message) => this.#heard(message));
     if (onSignedOut) this.onSignedOut(onSignedOut);
     if (onRefreshed) this.onRefreshed(onRefreshed);
@@ -223,6 +225,7 @@ class Tokengate {
   }
 
   #with(token, input, init) {
+    if (token?.value === "" && this.#elsewhere) return { ...init, credentials: withCookies(input, init) };
     if (!token?.value) return init;
     const headers = given(input, init);
     headers.set("Authorization", `Bearer ${token.value}`);
