@@ -33,8 +33,8 @@ class Constants:
     connection keeps to one (`request_kept`); what a token costs on top that the worker has not seen yet (`verify`) and
     that nobody has seen since its refresh (`mark`), a refresh, a login by the webhook, a logout; a worker at rest, a
     connection, a remembered token. The second is Redis': a live check is `batch / n + ask` where n of them travel
-    together, with `batch_cluster` on a cluster; `worker` is what a worker costs in a second by itself. `turn` is in
-    seconds: from one batch of a busy worker to the next.
+    together, `batch_cluster / n + ask_cluster` to a master of a cluster; `worker` is what a worker costs in a second by
+    itself. `turn` is in seconds: from one batch of a busy worker to the next.
     """
 
     nginx: float
@@ -54,6 +54,7 @@ class Constants:
     batch: float
     batch_cluster: float
     ask: float
+    ask_cluster: float
     store_refresh: float
     store_login: float
     store_logout: float
@@ -173,7 +174,7 @@ def plan(demand: Demand, constants: Constants, headroom: Headroom = USUAL) -> Pl
     shards, cpu, batch, check, enough = _shards(demand, constants, headroom, flow, pods)
     data = _data(demand, constants, flow, shards)
     maxmemory = data / headroom.full
-    sent, received = _network(demand, constants, flow, batch)
+    sent, received = _network(demand, constants, flow, batch if shards == 1 else 1.0)
     pod = constants.worker_bytes + flow.connections * constants.connection_bytes + flow.tokens * constants.token_bytes
     return Plan(
         demand=demand,
@@ -272,14 +273,19 @@ def _with_a_zone_lost(workers: int, zones: int) -> int:
 # --- Redis ---
 
 
-def batch_size(requests: float, workers: float, turn: float, lanes: int = 1) -> float:
-    """Return how many live checks travel together: those that come while the batch before them is under way."""
-    return max(1.0, requests / workers / lanes * turn)
+def batch_size(requests: float, workers: float, turn: float, masters: int = 1) -> float:
+    """Return how many live checks travel to a master together: those that come while those before are under way."""
+    return max(1.0, requests / workers / masters * turn)
 
 
 def check_cost(constants: Constants, batch: float, *, cluster: bool) -> float:
-    """Return microseconds of Redis a live check, where so many travel together (on a cluster: of one partition)."""
-    return (constants.batch_cluster if cluster else constants.batch) / batch + constants.ask
+    """Return microseconds of Redis a live check, where so many travel together.
+
+    On a cluster each is taken for a command of its own, as if no two of them were of one partition.
+    """
+    if cluster:
+        return constants.batch_cluster / batch + constants.ask_cluster
+    return constants.batch / batch + constants.ask
 
 
 def share(shards: int) -> float:
@@ -293,8 +299,7 @@ def _shards(
     """Return (shards, busy cores of all, batch, microseconds a check, whether that is enough)."""
     turn = constants.turn + demand.round_trip
     for shards in _useful():
-        lanes = PARTITIONS if shards > 1 else 1
-        batch = batch_size(demand.requests, pods, turn, lanes)
+        batch = batch_size(demand.requests, pods, turn, shards)
         check = check_cost(constants, batch, cluster=shards > 1)
         cpu = (demand.requests * check + _writes(constants, flow) + pods * constants.store_worker) * MICRO
         fits = _data(demand, constants, flow, shards) / headroom.full * share(shards) <= headroom.shard_bytes

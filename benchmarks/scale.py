@@ -27,7 +27,17 @@ from benchmarks.crowd import Crowd
 from benchmarks.gateway import sign_in, tokengate
 from benchmarks.measure import Load, Peer, Sample, run
 from benchmarks.plan import Constants, tables
-from benchmarks.scale_figures import EACH_ONCE, POST, check, cost, load_checks, mgets, password_cost, turn, verify_costs
+from benchmarks.scale_figures import (
+    EACH_ONCE,
+    POST,
+    check,
+    cost,
+    load_checks,
+    packets,
+    password_cost,
+    turn,
+    verify_costs,
+)
 from benchmarks.scale_results import SAVED, Check, Point, Results
 from benchmarks.store_probe import Probe, fit
 from gateway.tokens.keyring import Keyring
@@ -128,10 +138,10 @@ class Bench:
         base = probe.memory()
         crowd.begin_epochs(probe.client)
         sizes = probe.sizes(crowd, SESSIONS)
-        self.batches = probe.batches(crowd.made, 3, guarded=True)
-        self.cluster_batches = probe.batches(crowd.made, 3, guarded=False)
-        self.crowded_batches = probe.batches(crowd.made, 3, guarded=True, workers=MANY)
-        self.woken_batches = probe.batches(crowd.made, 2, guarded=True, pause=0.001)
+        self.batches = probe.batches(crowd.made, 3)
+        self.cluster_batches = probe.batches(crowd.made, 3, apart=True)
+        self.crowded_batches = probe.batches(crowd.made, 3, workers=MANY)
+        self.woken_batches = probe.batches(crowd.made, 2, pause=0.001)
         single, cluster = fit(self.batches), fit(self.cluster_batches)
         costs = probe.operations()
         traffic = probe.traffic(crowd.made)
@@ -141,6 +151,7 @@ class Bench:
             "batch": single.first,
             "batch_cluster": cluster.first,
             "ask": single.each,
+            "ask_cluster": cluster.each,
             **{f"store_{name}": cost for name, cost in costs.items()},
             "store_bytes": float(base),
             **{f"{name}_bytes": size for name, size in sizes.items()},
@@ -293,10 +304,10 @@ class Bench:
         )
 
     def _round(self, peer: Peer, workers: int, pids: list[int], clients: list[Any], load: Load) -> Point:
-        before, store = mgets(clients), machine.cpu_seconds(pids)
+        before, store = packets(clients), machine.cpu_seconds(pids)
         sample = run(load, peer, self.seconds, self.redis)
         check([sample])
-        used, batches = machine.cpu_seconds(pids) - store, mgets(clients) - before
+        used, batches = machine.cpu_seconds(pids) - store, packets(clients) - before - len(clients)
         connections, requests = load.connections, sample.requests
         return Point(workers, len(pids), connections, load.rate, requests, sample.seconds, sample.cpu, used, batches)
 

@@ -62,7 +62,7 @@ def _lines(made: Plan, constants: Constants, headroom: Headroom) -> Iterable[tup
         f"{mebibytes(made.pod_bytes)}: {number(flow.connections)} connections, {number(flow.tokens)} tokens",
     )
     yield "", ""
-    yield "live checks", f"{made.batch:.1f} to a batch, {made.check:.1f} µs of Redis each"
+    yield "live checks", f"{made.batch:.1f} at a time, {made.check:.1f} µs of Redis each"
     yield "Redis cores busy", f"{made.redis_cores:.2f}"
     yield "Redis masters", masters(made)
     each = f"maxmemory {mebibytes(made.maxmemory / made.shards)} a master, {mebibytes(made.node_bytes)} for its machine"
@@ -151,8 +151,9 @@ _CPU = (
 )
 _STORE = (
     ("batch", "a batch of live checks to one server, whatever is in it"),
-    ("batch_cluster", "the same to a master of a cluster"),
     ("ask", "each live check in it"),
+    ("batch_cluster", "what travels to a master of a cluster in one packet, whatever is in it"),
+    ("ask_cluster", "each live check in it, of a partition of its own"),
     ("store_refresh", "a refresh"),
     ("store_mark", "the first use of a refreshed token"),
     ("store_login", "a sign-in"),
@@ -235,11 +236,11 @@ def _batches(results: Results) -> str:
         for name, points in kinds
         if points
     ]
-    return markdown(("live checks in a batch", *(str(size) for size in sizes)), rows)
+    return markdown(("live checks that travel together", *(str(size) for size in sizes)), rows)
 
 
 def _points(results: Results) -> str:
-    head = ("workers", "Redis", "connections", "load", "checks a batch", "Redis µs a check", "worker µs a request")
+    head = ("workers", "Redis", "connections", "load", "checks together", "Redis µs a check", "worker µs a request")
     rows = [
         [
             str(point.workers),
@@ -321,10 +322,10 @@ def _steps(made: Plan, c: Constants) -> Iterable[tuple[str, str]]:
     yield "CPU", _sum((50_000, c.request), seen, (flow.refreshes, c.refresh + c.mark))
     yield "", f"+ {_sum((flow.logins, c.login), (flow.logouts, c.logout))} µs a second = {made.cores:.2f} cores"
     yield "workers", f"{made.cores:.2f} / 0.6 = {workers}; pods {pods}"
-    lanes = " / 16" if made.shards > 1 else ""
-    yield "batch", f"max(1, 50,000 / {pods} x {c.turn * 1e6:.0f} µs{lanes}) = {made.batch:.2f} live checks"
-    batch = c.batch_cluster if made.shards > 1 else c.batch
-    yield "live check", f"{batch:.1f} / {made.batch:.2f} + {c.ask:.2f} = {made.check:.1f} µs of Redis"
+    masters = f" / {made.shards}" if made.shards > 1 else ""
+    yield "together", f"max(1, 50,000 / {pods} x {c.turn * 1e6:.0f} µs{masters}) = {made.batch:.2f} live checks"
+    batch, ask = (c.batch_cluster, c.ask_cluster) if made.shards > 1 else (c.batch, c.ask)
+    yield "live check", f"{batch:.1f} / {made.batch:.2f} + {ask:.2f} = {made.check:.1f} µs of Redis"
     yield "Redis", _sum((50_000, made.check), (flow.refreshes, c.store_refresh + c.store_attempt + c.store_mark))
     more = _sum((flow.logins, c.store_login + 2 * c.store_attempt), (flow.logouts, c.store_logout))
     yield "", f"+ {more} + {pods} x {c.store_worker:.0f} µs a second = {made.redis_cores:.2f} cores"

@@ -16,7 +16,7 @@ SAVED = Path(__file__).parents[1] / "docs" / "scale.json"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A load on so many workers. CPU in seconds; `batches` are the MGETs that Redis got; `rate` 0 = all they can.
+    """A load on so many workers. CPU in seconds; `batches` are the packets that Redis got; `rate` 0 = all they can.
 
     `nginx` is what a request took that plain nginx passed on just before, in microseconds.
     """

@@ -68,12 +68,19 @@ class Probe:
     # --- CPU of live checks ---
 
     def batches(
-        self, sessions: Sequence[tuple[str, str]], rounds: int, *, guarded: bool, workers: int = 1, pause: float = 0.0
+        self,
+        sessions: Sequence[tuple[str, str]],
+        rounds: int,
+        *,
+        apart: bool = False,
+        workers: int = 1,
+        pause: float = 0.0,
     ) -> list[tuple[int, float]]:
         """Return (size, microseconds a batch), the least of so many rounds; each asks about sessions at random.
 
-        `guarded` batches are those to one server (WAIT behind each). So many workers ask at the same moment, with a
-        pause of so many seconds after each, in which Redis falls asleep.
+        A batch to one server is a command and WAIT behind it; `apart` is one to a master of a cluster: a command for
+        each session, as if none of them were of one partition, in one packet. So many workers ask at the same moment,
+        with a pause of so many seconds after each, in which Redis falls asleep.
         """
         chance = random.Random(1)
         found: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -86,13 +93,17 @@ class Probe:
             for _ in range(rounds):
                 for size in SIZES:
                     turns = RESTING if pause else TURNS
-                    said = [self._batch(chance.choices(sessions, k=size), guarded) for _ in range(turns)]
-                    found[size].append(self._cost(connections, said, 2 if guarded else 1, pause))
+                    asked = (chance.choices(sessions, k=size) for _ in range(turns))
+                    said = [self._apart(some) if apart else self._batch(some) for some in asked]
+                    found[size].append(self._cost(connections, said, size if apart else 2, pause))
         return [(size, min(costs)) for size, costs in found.items()]
 
-    def _batch(self, sessions: Sequence[tuple[str, str]], guarded: bool) -> bytes:
+    def _apart(self, sessions: Sequence[tuple[str, str]]) -> bytes:
+        return b"".join(self._batch([each], b"") for each in sessions)
+
+    def _batch(self, sessions: Sequence[tuple[str, str]], behind: bytes = STILL_PRIMARY) -> bytes:
         keys = [LiveKeys(0, self.keys.session(sid), self.keys.revoked(sid[0] + "t" * 22)) for _, sid in sessions]
-        return Batch(keys, [], 0.0, 0.0).command() + (STILL_PRIMARY if guarded else b"")
+        return Batch(keys, [], 0.0, 0.0).command() + behind
 
     def _cost(self, connections: Sequence[socket.socket], said: Sequence[bytes], replies: int, pause: float) -> float:
         before = machine.cpu_seconds([self.pid])
@@ -126,7 +137,7 @@ class Probe:
         found = {}
         with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
             for size in SIZES:
-                said = self._batch(sessions[:size], guarded=True)
+                said = self._batch(sessions[:size])
                 connection.sendall(said)
                 found[size] = float(len(said)), float(self._read(connection, 2))
         return found

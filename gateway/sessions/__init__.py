@@ -13,7 +13,7 @@ store.py      login, rotate, revoke, list, rate limits: one Lua script each, ato
 trail.py      the audit trail, as a stream
 liveness.py   "is this session alive, this token not revoked?", batched by event-loop tick
 wire.py       the kept connection that those batches travel on; cluster_wire.py, those of a cluster
-link.py       one such connection, from its greeting to its loss
+link.py       one such connection, from its greeting to its loss; flights.py, one to a master of a cluster
 resp.py       what is said on it, pure
 scripts.py    the scripts, as Redis knows them
 lua/          their texts; epoch.lua and record.lua stand before each of them

@@ -1,9 +1,9 @@
 """The live check over a Redis Cluster: a kept connection to each master, each batch for the master of its partition.
 
-Laws, beside those of wire.py: a batch is of one partition. A partition is believed of a master only when its epoch
-was examined since the connection to it stands and since the partition is its: a master that took over may hold the
-past. The loss of a master is told to the asks of its partitions alone. Redirections are followed MAX_REDIRECTIONS
-times; what a node asks to be asked later is asked until the deadline.
+Laws, beside those of wire.py: a batch is of one partition; those of one master go in step (flights.py). A partition is
+believed of a master only when its epoch was examined since the connection to it stands and since the partition is its:
+a master that took over may hold the past. The loss of a master is told to the asks of its partitions alone.
+Redirections are followed MAX_REDIRECTIONS times; what a node asks to be asked later is asked until the deadline.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from gateway.sessions.cluster import MAX_REDIRECTIONS, ClusterClient
 from gateway.sessions.endpoint import Address, Endpoint
+from gateway.sessions.flights import FlightLink
 from gateway.sessions.keyspace import DIGITS
 from gateway.sessions.link import Link
 from gateway.sessions.resp import Batch, unavailable
 from gateway.sessions.slots import redirection
-from gateway.sessions.wire import BACKOFF, Done, Epochs, Keeper
+from gateway.sessions.wire import BACKOFF, Done, Epochs, Keeper, Leave
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +78,16 @@ class ClusterWire:
             self._refuse(digit)
         self._believed = {}
 
+    def boarding(self, digit: str, leave: Leave) -> Callable[[], object]:
+        """Return what has asks leave with the next flight to the master of their partition."""
+        return partial(self._board, digit, leave)
+
     def send(self, batch: Batch) -> None:
         digit = DIGITS[batch.keys[0].partition]
-        owner = self._owners.get(digit)
-        keeper = None if owner is None else self._keepers.get(owner)
-        if keeper is not None and keeper.up and self._believed.get(digit) == owner:
-            assert keeper.link is not None
-            keeper.link.send(batch)
-        elif self._is_down(keeper):
+        link = self._link(digit)
+        if link is not None:
+            link.send(batch)
+        elif self.is_down(digit) or not self._started:
             self.done(batch, unavailable(batch))
         else:
             self._hold(digit, batch)
@@ -132,6 +136,24 @@ class ClusterWire:
                 self._refuse(digit)
         if self._started:
             self._client.map.refresh(keeper.address).add_done_callback(lambda _: self._wake.set())
+
+    def _board(self, digit: str, leave: Leave) -> None:
+        link = self._link(digit)
+        if link is not None:
+            link.board(leave)
+        else:  # what `send` holds or refuses
+            asyncio.get_running_loop().call_soon(leave)
+
+    def _link(self, digit: str) -> FlightLink | None:
+        """Return the connection to a master that is believed of a partition."""
+        owner = self._believed.get(digit)
+        if owner is None or self._owners.get(digit) != owner:
+            return None
+        keeper = self._keepers.get(owner)
+        if keeper is None or not keeper.up:
+            return None
+        assert isinstance(keeper.link, FlightLink)
+        return keeper.link
 
     def _is_down(self, keeper: Keeper | None) -> bool:
         if not self._started:
@@ -189,7 +211,7 @@ class ClusterWire:
         """Connect to masters that are new, leave those that are none any more."""
         wanted = set(self._owners.values())
         for address in wanted - self._keepers.keys():
-            keeper = Keeper(self._endpoint, self._timeout, self, address=address, guarded=False, gathers=True)
+            keeper = Keeper(self._endpoint, self._timeout, self, address=address, guarded=False, link=FlightLink)
             self._keepers[address] = keeper
             keeper.start()
         for address in self._keepers.keys() - wanted:

@@ -17,7 +17,7 @@ import logging
 import math
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -55,22 +55,18 @@ class Owner(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """One connection. `guarded` has the server say with each batch that it is a primary still.
+    """One connection. `guarded` has the server say with each batch that it is a primary still."""
 
-    `gathers` writes the batches of one tick at once.
-    """
-
-    def __init__(self, owner: Owner, *, guarded: bool, gathers: bool = False) -> None:
+    def __init__(self, owner: Owner, *, guarded: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._born = owner.born
         self._guarded = guarded
-        self._gathers = gathers
-        self._written: list[bytes] = []
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._greeted = 0
         self._calls: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
+        self._write: Callable[[bytes], None]  # since there is a transport
         self._serving = False
         self._waiting: deque[Batch] = deque()
         self._verdicts: bytearray | None = None  # of the first that waits, as far as they are read
@@ -83,7 +79,7 @@ class Link(asyncio.Protocol):
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvloop gives it
-        self._transport = transport
+        self._transport, self._write = transport, transport.write
         if self.dropped:
             transport.abort()
             return
@@ -110,14 +106,10 @@ class Link(asyncio.Protocol):
         self._ready_at = self._loop.time()
 
     def send(self, batch: Batch) -> None:
-        assert self._transport is not None
         said = batch.command()
         if self._guarded:
             said += STILL_PRIMARY
-        if self._gathers:
-            self._gather(said)
-        else:
-            self._transport.write(said)
+        self._write(said)
         self._waiting.append(batch)
         if self._timer is None:
             self._timer = self._loop.call_at(batch.deadline, self._watch)
@@ -167,16 +159,6 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         waiting, self._waiting = list(self._waiting), deque()
         return waiting
-
-    def _gather(self, said: bytes) -> None:
-        self._written.append(said)
-        if len(self._written) == 1:
-            self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        written, self._written = self._written, []
-        if self._transport is not None and not self.dropped:
-            self._transport.write(b"".join(written))
 
     def _read(self, data: bytes) -> None:
         position, waiting = 0, self._waiting

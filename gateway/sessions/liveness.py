@@ -2,7 +2,7 @@
 
 All asks of one tick of the event loop travel as one MGET, sent after the last of them was made: that
 is what makes a revocation exact. One is under way at a time; what is asked meanwhile shares the next. On a
-cluster that holds for each partition.
+cluster there is one for each partition, and those of a master travel together (flights.py).
 Callbacks only: an ask makes no task, no future and no timer.
 
 Laws: every ask is answered exactly once, never inside `ask`, never later than the timeout (bar the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from gateway.sessions.cluster_wire import ClusterWire
 from gateway.sessions.endpoint import Endpoint, parse_url
 from gateway.sessions.keyspace import DIGITS, Keyspace, encode
 from gateway.sessions.resp import Answer, Batch, EpochKeys, Kind, LiveKeys, Verdict, unavailable
-from gateway.sessions.wire import Epochs, MemoryWire, Wire
+from gateway.sessions.wire import Epochs, Leave, MemoryWire, Wire
 
 __all__ = ["Answer", "EpochKeys", "LiveKeys", "Liveness", "Verdict"]
 
@@ -36,6 +37,7 @@ class AnyWire(Protocol):
     @property
     def up(self) -> bool: ...
     def start(self) -> None: ...
+    def boarding(self, digit: str, leave: Leave) -> Callable[[], object]: ...
     def send(self, batch: Batch) -> None: ...
     def is_down(self, digit: str) -> bool: ...
     async def close(self) -> None: ...
@@ -100,6 +102,8 @@ class Liveness:
     def start(self) -> None:
         """Begin to connect; called on the running loop, before the first ask. It keeps trying by itself."""
         self._loop = asyncio.get_running_loop()
+        for digit, lane in zip(DIGITS, self._lanes, strict=True):
+            lane.board = self._wire.boarding(digit, partial(self._flush, lane))
         self._wire.start()
 
     async def close(self) -> None:
@@ -143,7 +147,7 @@ class Liveness:
         if not lane.answers:
             lane.first = self._loop.time()
             if not lane.in_flight:
-                self._loop.call_soon(self._flush, lane)
+                lane.board()
         lane.keys.append(keys)
         lane.answers.append(answer)
 
@@ -182,7 +186,7 @@ class Liveness:
         self._waiting -= len(batch.answers)
         lane.in_flight -= 1
         if lane.answers and not lane.in_flight:
-            self._loop.call_soon(self._flush, lane)
+            lane.board()
         if self._grace:
             verdicts = self._with_grace(batch, verdicts)
         if self._observe is not None:
@@ -210,15 +214,19 @@ class Liveness:
 
 
 class _Lane:
-    """What is asked between two batches: of all partitions, or on a cluster of one."""
+    """What is asked between two batches: of all partitions, or on a cluster of one.
 
-    __slots__ = ("answers", "first", "in_flight", "keys")
+    `board` has what is asked flushed, soon: with the next tick, or on a cluster with the next flight to the master.
+    """
+
+    __slots__ = ("answers", "board", "first", "in_flight", "keys")
 
     def __init__(self) -> None:
         self.keys: list[LiveKeys] = []
         self.answers: list[Answer] = []
         self.first = 0.0
         self.in_flight = 0
+        self.board: Callable[[], object]
 
 
 def _worst_of(count: int, answer: Answer) -> Answer:

@@ -15,6 +15,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from gateway.sessions.connect import open_client
@@ -39,6 +40,7 @@ BACKOFF = (0.02, 0.5)  # seconds: the first wait and the longest; service is bac
 _CONNECT = 0.5  # seconds a try to connect may take at least; a short timeout is for answers
 _LOOK = 1.0  # seconds between two questions to the sentinels while all is well
 
+Leave = Callable[[], None]  # makes a batch of what was asked, and sends it
 Done = Callable[[Batch, bytes], None]  # one verdict a byte, in the order of the batch
 
 
@@ -75,14 +77,14 @@ class Keeper:
         *,
         address: Address | None = None,
         guarded: bool = True,
-        gathers: bool = False,
+        link: type[Link] = Link,
     ) -> None:
         endpoint.tls()  # a wrong file is told at the start
         self._endpoint = endpoint
         self._patience = max(timeout, _CONNECT)
         self._owner = owner
         self._sentinels = Sentinels(endpoint, timeout) if endpoint.kind == "sentinel" else None
-        self._guarded, self._gathers = guarded, gathers
+        self._guarded, self._make = guarded, link
         self.address = address or Address(endpoint.host, endpoint.port)
         self.link: Link | None = None
         self.down = False
@@ -130,7 +132,7 @@ class Keeper:
             failures += 1
 
     async def _connect(self) -> Link | None:
-        link = Link(self._owner, guarded=self._guarded, gathers=self._gathers)
+        link = self._make(self._owner, guarded=self._guarded)
         try:
             async with asyncio.timeout(self._patience):
                 await self._open(link)
@@ -220,6 +222,10 @@ class Wire:
         await self._keeper.close()
         self._refuse_held()
 
+    def boarding(self, digit: str, leave: Leave) -> Callable[[], object]:
+        """Return what has asks leave with the next tick: there is one batch under way at a time as it is."""
+        return partial(asyncio.get_running_loop().call_soon, leave)
+
     def send(self, batch: Batch) -> None:
         link = self._keeper.link
         if link is not None and not link.dropped:
@@ -308,6 +314,9 @@ class MemoryWire:
         self._started = self.up = False
         await asyncio.gather(*self._tasks)
         await self._client.aclose()
+
+    def boarding(self, digit: str, leave: Leave) -> Callable[[], object]:
+        return partial(asyncio.get_running_loop().call_soon, leave)
 
     def send(self, batch: Batch) -> None:
         if self._started:

@@ -45,6 +45,7 @@ ROUND = Constants(
     batch=10,
     batch_cluster=10,
     ask=2,
+    ask_cluster=3,
     store_refresh=30,
     store_login=40,
     store_logout=30,
@@ -145,12 +146,14 @@ def test_a_password_of_a_users_file_costs_what_hundreds_of_refreshes_do() -> Non
     assert users_file.cores - webhook.cores == pytest.approx(16, rel=0.2)
 
 
-def test_live_checks_travel_together_where_a_worker_has_many_and_on_a_cluster_by_partition() -> None:
+def test_live_checks_travel_together_where_a_worker_has_many_and_on_a_cluster_by_master() -> None:
     assert batch_size(100_000, 10, 200e-6) == pytest.approx(2)
     assert batch_size(100_000, 100, 200e-6) == 1
-    assert batch_size(100_000, 10, 4e-3, lanes=16) == pytest.approx(2.5)
+    assert batch_size(100_000, 10, 600e-6, masters=3) == pytest.approx(2)
     assert check_cost(ROUND, 1, cluster=False) == 12
     assert check_cost(ROUND, 10, cluster=False) == 3
+    assert check_cost(ROUND, 1, cluster=True) == 13
+    assert check_cost(ROUND, 10, cluster=True) == 4
 
 
 def test_a_longer_way_to_redis_makes_batches_larger_and_checks_cheaper() -> None:
