@@ -20,6 +20,7 @@ from gateway import errors
 from gateway.proxy import refreshing
 from gateway.proxy.answer_head import STATUS_LINES, AnswerHead, verdict
 from gateway.proxy.headers import ResponseKinds, dated
+from gateway.proxy.plain import PlainAnswers
 from gateway.proxy.trailers import Trailers, TwinParser
 from gateway.proxy.tunnel import Tunnel, agreed
 
@@ -54,6 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
         "out",
         "parser",
         "paused",
+        "plain",
         "pool",
         "raw",
         "raw_left",
@@ -76,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.parser: Any = httptools.HttpResponseParser(self)
         self.exchange: Exchange | None = None
         self.out: list[bytes] = []
+        self.plain = PlainAnswers()
         self.idle_since = 0.0
         self.served = self.raw_left = 0
         self.lost = self.paused = self.unusable = self.switched = False
@@ -217,17 +220,16 @@ class UpstreamConnection(asyncio.Protocol):
     def _plain(self, exchange: Exchange, data: bytes) -> bool:
         """Pass on what is one whole plain answer; False where it takes a parser."""
         head = exchange.head
-        plain = None if head.method == b"HEAD" or exchange.tunnel is not None else exchange.whole_answer(data, MAX_HEAD)
+        plain = None if head.method == b"HEAD" or exchange.tunnel is not None else self.plain.read(data, MAX_HEAD)
         if plain is None:
             return False
         status, lines, at = plain
         self.in_head, self.keep, self.ended = False, True, True
-        if not exchange.responding(status):
-            end = b"Connection: close\r\n\r\n"
-        else:
-            end = b"\r\n" if head.http11 else b"Connection: keep-alive\r\n\r\n"
+        kept = b"\r\n" if head.http11 else b"Connection: keep-alive\r\n\r\n"
+        end = kept if exchange.responding(status) else b"Connection: close\r\n\r\n"
         if not dated(data, at):
             end = exchange.protocol.date() + end
+        lines = lines if exchange.grant is None else exchange.grant.fields(lines)
         transport = exchange.protocol.transport
         if len(data) <= SMALL:  # one small copy is cheaper than writev
             transport.write(b"".join((STATUS_LINES[status], lines, exchange.extra, end, data[at:])))
@@ -321,7 +323,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
             self._interim(exchange, status, AnswerHead(block, self.kinds, exchange.plane.own_cookies))
             return
-        head = exchange.answer_head(block, self.kinds, exchange.plane.own_cookies)
+        head = AnswerHead(block, self.kinds, exchange.plane.own_cookies)
+        if exchange.grant is not None:
+            head.fields = exchange.grant.fields(head.fields)
         self.in_head = False
         self.keep = self.parser.should_keep_alive()
         if status == 401 and refreshing.can_replay(exchange):

@@ -13,9 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from gateway.proxy.answer_head import AnswerHead
-from gateway.proxy.headers import ResponseKinds, valid_name
-from gateway.proxy.plain import Plain, whole_answer
+from gateway.proxy.headers import valid_name
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 VARY = b"Vary: Origin\r\n"
@@ -57,17 +55,6 @@ class Grant:
         if self.allowed:
             fields = _BACKENDS.sub(b"", fields) + self.allowed
         return fields if _VARIES.search(fields) else fields + VARY
-
-    # How an exchange reads the answer of its backend (exchange.py), with what is said here put in.
-
-    def whole_answer(self, data: bytes, limit: int) -> Plain | None:
-        plain = whole_answer(data, limit)
-        return None if plain is None else (plain[0], self.fields(plain[1]), plain[2])
-
-    def answer_head(self, block: bytes, kinds: ResponseKinds, own_cookies: tuple[bytes, ...]) -> AnswerHead:
-        head = AnswerHead(block, kinds, own_cookies)
-        head.fields = self.fields(head.fields)
-        return head
 
 
 class Origins:

@@ -93,10 +93,8 @@ class CrossOrigin:
         return fields.grant
 
     def _made(self, protocol: GatewayProtocol, head: Head) -> Exchange:
-        grant = self.grant(head)
         made: Exchange = self._exchange(protocol, head)
-        made.granted = grant.lines
-        made.whole_answer, made.answer_head = grant.whole_answer, grant.answer_head
+        made.grant = self.grant(head)
         return made
 
     def _is_preflight(self, head: Head) -> bool:

@@ -12,7 +12,6 @@ before the answer's head is out; after that there is only `abort`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,15 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.gate import ALIVE
 from gateway.proxy import ending, refreshing, tunnel
-from gateway.proxy.answer_head import AnswerHead
 from gateway.proxy.head import Head
-from gateway.proxy.headers import ResponseKinds
 from gateway.proxy.outgoing import head_bytes, request_name, schemes
-from gateway.proxy.plain import Plain, whole_answer
 from gateway.proxy.refusal import render
 from gateway.proxy.renewal import Renewed
 from gateway.proxy.tunnel import Tunnel
 from gateway.tokens.claims import Claims
 
 if TYPE_CHECKING:
+    from gateway.proxy.cors import Grant
     from gateway.proxy.protocol import GatewayProtocol
     from gateway.telemetry.spans import Span
 
@@ -56,9 +53,7 @@ class Exchange:
     place = -1  # among the streams
     span: Span | None = None  # of a recorded request (observed.py)
     head_bytes = head_bytes
-    granted = b""  # header lines of an answer of ours for pages of other origins (cross_origin.py, as the next two)
-    whole_answer: Callable[[bytes, int], Plain | None] = staticmethod(whole_answer)
-    answer_head: Callable[[bytes, ResponseKinds, tuple[bytes, ...]], AnswerHead] = AnswerHead
+    grant: Grant | None = None  # what answers say to pages of other origins (cross_origin.py)
 
     def __init__(self, protocol: GatewayProtocol, head: Head) -> None:
         self.protocol = protocol
@@ -319,7 +314,8 @@ class Exchange:
         keep, protocol = ending.stays_open(self), self.protocol
         if protocol.closed:
             return
-        lines = protocol.date() + self.granted + refreshing.told(self, error)
+        granted = b"" if self.grant is None else self.grant.lines
+        lines = protocol.date() + granted + refreshing.told(self, error)
         more = b"%bx-request-id: %b\r\n" % (lines, self.request_id or request_name(self))
         head_only = self.head.method == b"HEAD"
         protocol.transport.write(render(error, self.plane.realm, keep_alive=keep, head_only=head_only, more=more))

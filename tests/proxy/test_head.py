@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.head import Fields, Head, repeated, section_of
 from gateway.proxy.headers import CANDIDATES, R_PASS, RequestKinds, ResponseKinds
-from gateway.proxy.plain import whole_answer
+from gateway.proxy.plain import PlainAnswers, whole_answer
 from tests.proxy.parsed import Seen, SeenAnswer, WholeAnswer
 
 NAMES = [b"Accept", b"X-Thing", b"Cookie", b"Connection", b"X-Auth-Request-User", b"x_auth_request_user", b"Set-Cookie"]
@@ -203,6 +203,36 @@ def test_a_line_that_means_something_is_left_to_the_parser(line: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n" + line + b"\r\n\r\nok",
     ):
         assert whole_answer(data, 65536) is None
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nDate: Mon\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nDate: Tue\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 404 OK\r\nDate: Mon\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 401 No\r\nDate: Mon\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTE: gzipped.\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nDate: Mon\r\nContent-Length: %d\r\nX: " + b"x" * 2000 + b"\r\n\r\n",
+]
+READ = st.tuples(st.sampled_from(HEADS), st.integers(0, 3), st.sampled_from([b"", b"o", b"ok", b"no", b"\r\n", b"oks"]))
+
+
+@given(st.lists(READ, max_size=12))
+def test_an_answer_is_read_the_same_whatever_came_before_it_on_its_connection(
+    reads: list[tuple[bytes, int, bytes]],
+) -> None:
+    answers = PlainAnswers()
+    for head, length, body in reads:
+        data = head % length + body
+        assert answers.read(data, 65536) == whole_answer(data, 65536)
+
+
+def test_of_an_answer_with_the_head_of_the_one_before_the_body_is_its_own() -> None:
+    answers = PlainAnswers()
+    first, second = (HEADS[0] % 2 + body for body in (b"ok", b"no"))
+    one, other = answers.read(first, 65536), answers.read(second, 65536)
+    assert one is not None
+    assert one is other
+    assert (first[one[2] :], second[one[2] :]) == (b"ok", b"no")
 
 
 def test_a_head_beyond_the_limit_is_left_to_the_parser() -> None:
