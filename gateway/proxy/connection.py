@@ -318,12 +318,11 @@ class UpstreamConnection(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n") + 2
         if status < 100 or end > MAX_HEAD:
             raise errors.UpstreamInvalid("status or head size")
-        block = raw[raw.find(b"\r\n") + 1 : end]
+        head = AnswerHead(raw[raw.find(b"\r\n") + 1 : end], self.kinds, exchange.plane.own_cookies)
         if status < 200:
             self.raw = raw[end + 2 :]  # a 1xx has no body: what follows is the next head
-            self._interim(exchange, status, AnswerHead(block, self.kinds, exchange.plane.own_cookies))
+            self._interim(exchange, status, head)
             return
-        head = AnswerHead(block, self.kinds, exchange.plane.own_cookies)
         if exchange.grant is not None:
             head.fields = exchange.grant.fields(head.fields)
         self.in_head = False

@@ -18,7 +18,7 @@ from gateway.gate import WEBSOCKET
 from tests.e2e.backends import Call, raw
 from tests.e2e.forward_auth_attacks import FORGED, HOSTS, ODD, ORACLES, REFUSED, SPOOFED, TRICKS, expired
 from tests.e2e.forward_auth_parts import ROUTES, TRUSTED, Front, Recorder, identity, readings, recorder
-from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, find_proxy, front_proxy, installed
+from tests.e2e.forward_auth_proxies import EXAMPLES, KINDS, FrontProxy, front_proxy, installed, need
 from tests.e2e.harness import Gateway, Site
 from tests.e2e.wire import Client, WireError, ask, json_request, request
 from tests.redis_server import RedisServer, free_port
@@ -51,8 +51,7 @@ def replicas(site: Site) -> Iterator[list[Gateway]]:
 @pytest.fixture(params=installed(), scope="module")
 def kind(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
-    if find_proxy(name) is None:
-        pytest.skip(f"needs {name}: {KINDS[name].origin}")
+    need(name)
     return name
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cors import ASKS, PAGE, assert_granted, assert_readable, from_page, said
 from tests.e2e.forward_auth_parts import ROUTES, TRUSTED, Recorder, recorder
-from tests.e2e.forward_auth_proxies import KINDS, find_proxy, front_proxy, installed
+from tests.e2e.forward_auth_proxies import KINDS, front_proxy, installed, need
 from tests.e2e.harness import Gateway, Site
 from tests.e2e.wire import ask
 
@@ -49,8 +49,7 @@ def asked(site: Site) -> Iterator[Gateway]:
 @pytest.fixture(params=installed())
 def kind(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
-    if find_proxy(name) is None:
-        pytest.skip(f"needs {name}: {KINDS[name].origin}")
+    need(name)
     return name
 
 
@@ -77,8 +76,7 @@ def test_no_preflight_passes_to_a_backend_and_the_api_grants_its_own(
 def test_what_the_page_names_answers_preflights_before_anyone_is_asked(
     name: str, asked: Gateway, recording: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if find_proxy(name) is None:
-        pytest.skip(f"needs {name}: {KINDS[name].origin}")
+    need(name)
     wrap = KINDS[name].wrap
 
     def with_cors(text: str, directory: Path) -> str:
